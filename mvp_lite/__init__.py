@@ -1,0 +1,71 @@
+"""mvp_lite: prune a transformer while it is fine-tuned, and read how.
+
+    import mvp_lite as mvp
+
+    task = mvp.load_task("toy/inference")
+    model = mvp.load_model("toy", task)
+    result = mvp.fine_prune(model, task, method="movement", density=0.03)
+
+Names are loaded when first used, so that `import mvp_lite` costs little more than `import torch`.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from mvp_lite.paths import data_path
+from mvp_lite.pruner import Pruner
+
+if TYPE_CHECKING:
+    from mvp_lite import layers, masks, schedule, scores
+    from mvp_lite.course import figures, widgets
+    from mvp_lite.course.notebook import setup
+    from mvp_lite.course.pretrained import load_model, tokenizer_for
+    from mvp_lite.course.tasks import load_task
+    from mvp_lite.layers import MaskedLinear
+    from mvp_lite.train import fine_prune
+
+__version__ = "0.1.0"
+__all__ = [
+    "MaskedLinear",
+    "Pruner",
+    "data_path",
+    "figures",
+    "fine_prune",
+    "layers",
+    "load_model",
+    "load_task",
+    "masks",
+    "schedule",
+    "scores",
+    "setup",
+    "tokenizer_for",
+    "widgets",
+]
+
+_HOME = {
+    "MaskedLinear": "mvp_lite.layers",
+    "fine_prune": "mvp_lite.train",
+    "load_model": "mvp_lite.course.pretrained",
+    "load_task": "mvp_lite.course.tasks",
+    "setup": "mvp_lite.course.notebook",
+    "tokenizer_for": "mvp_lite.course.pretrained",
+    "figures": "mvp_lite.course",
+    "widgets": "mvp_lite.course",
+    "layers": "mvp_lite",
+    "masks": "mvp_lite",
+    "schedule": "mvp_lite",
+    "scores": "mvp_lite",
+}
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOME.get(name)
+    if home is None:
+        raise AttributeError(f"module 'mvp_lite' has no attribute {name!r}")
+    if home in ("mvp_lite", "mvp_lite.course"):
+        return import_module(f"{home}.{name}")
+    return getattr(import_module(home), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

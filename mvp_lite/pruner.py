@@ -1,0 +1,593 @@
+r"""Pruning while fine-tuning, around the optimizer's step: `Pruner`.
+
+Let $\tilde W=W\odot M$ be the weight the model really uses and $G=\partial\mathcal L/\partial\tilde W$. Then
+
+$$\partial\mathcal L/\partial W=G\odot M,\qquad\partial\mathcal L/\partial S=G\odot W,$$
+
+the left one exact, the right one straight-through. So the model stays as it is: a module's `weight` *holds*
+$\tilde W$, and after `loss.backward()` its `.grad` *is* $G$. Before the optimizer's step the pruner sets the two
+gradients and hands the dense master $W$ to the optimizer; after it, the pruner reads $W$ back, renews $M$ and writes
+$W\odot M$ into `weight`.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import warnings
+import weakref
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from mvp_lite.masks import (
+    expected_l0,
+    hard_concrete,
+    hard_concrete_gradient,
+    hard_concrete_test_mask,
+    threshold_mask,
+    top_v,
+    top_v_global,
+)
+from mvp_lite.schedule import check_schedule, cubic
+from mvp_lite.scores import magnitude, movement_gradient, soft_penalty_gradient
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["METHODS", "Pruner"]
+
+#: method -> (start of the scores, or None where they are not learnt; default rate of the scores)
+METHODS: dict[str, tuple[float | None, float]] = {
+    "magnitude": (None, 0.0),
+    "movement": (0.0, 1e-2),
+    "soft_movement": (0.0, 1e-2),
+    "l0": (2.197, 1e-1),
+    "random": (None, 0.0),
+}
+STATE_KEY = "mvp_lite"
+_SCALE_AWARE = ("Adafactor", "Lamb", "LAMB", "Lars", "LARS")  # their step size follows the parameter's norm
+
+
+@dataclass
+class _Layer:
+    """One pruned matrix: `weight` (in the model) holds master * mask between steps."""
+
+    name: str
+    module: nn.Module
+    weight: nn.Parameter
+    master: Tensor
+    mask: Tensor  # bool; for l0 in the weight's dtype
+    scores: Tensor | None = None  # nn.Parameter where learnt
+    masked: Tensor | None = None  # the storage `weight` gets back after the step; set only during one
+    version: int = -1
+    prepared: tuple[int, int] = field(default=(0, 0))
+
+    def write(self) -> None:
+        """Put master * mask into the model, and remember the version, to notice writes by others."""
+        torch.mul(self.master, self.factor, out=self.weight.data)
+        self.version = self.weight._version
+
+    @property
+    def factor(self) -> Tensor:
+        """The mask as numbers; multiplying by bytes is three times faster than by bools."""
+        return self.mask.view(torch.uint8) if self.mask.dtype == torch.bool else self.mask
+
+    def follow(self) -> None:
+        """Move to the device that the model has been moved to."""
+        device = self.weight.device
+        if device != self.master.device:
+            self.master, self.mask = self.master.to(device), self.mask.to(device)
+            if self.scores is not None:
+                self.scores.data = self.scores.data.to(device)
+
+    def changed(self) -> bool:
+        """Has somebody else written other values into `weight` since the last write?"""
+        if self.weight._version == self.version:
+            return False
+        return not torch.equal(self.weight.data, self.master * self.factor)
+
+
+class Pruner:
+    """Prunes a model while it is fine-tuned: attach it to the optimizer, then train as usual.
+
+    Args:
+        model: any `nn.Module`; its `nn.Linear` and GPT-2 `Conv1D` modules can be pruned.
+        method: "magnitude" (automated gradual), "movement" (hard, top-v), "soft_movement" ($\\sigma(S)>\\tau$),
+            "l0" (hard concrete) or "random" (control). Sanh et al. 2020, Table 1.
+        density: fraction of the target weights kept at the end, in (0, 1].
+        total_steps, warmup_steps, cooldown_steps: optimizer steps of the whole run, before the density starts to fall,
+            and at the end with the final density held (defaults: a tenth and three tenths of the run).
+        scope: "local" cuts each matrix, "global" the pool of all; a threshold or gate is global by nature.
+        score_lr: learning rate of the scores (default: 1e-2; l0 1e-1); a scheduler on the optimizer moves it too.
+        target: regular expression searched in module names; default: every linear map inside the numbered blocks of
+            the model (its encoder), never embeddings, pooler or head.
+        initial_density: fraction kept during warm-up (magnitude, movement, random).
+        penalty: for soft_movement and l0, "feedback" (ours: lambda follows the density so that the run lands on
+            `density`) or the final lambda as a number (the papers': the density is then an outcome).
+        threshold: final tau of soft_movement, from 0 on the cubic schedule.
+        min_density: with global scope, fraction that every matrix keeps at least.
+        score_init: start value of learnt scores (default: 0; l0 2.197).
+        score_optimizer: makes the scores' own optimizer from a list of them; needed where the model's optimizer
+            scales steps by parameter norms (Adafactor, LAMB, LARS). Its rate is not scheduled.
+        seed: of random scores and of l0's noise.
+
+    Raises:
+        ValueError: a value outside its range, no module matched, tied or sharded weights.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        method: str = "movement",
+        *,
+        density: float,
+        total_steps: int,
+        warmup_steps: int | None = None,
+        cooldown_steps: int | None = None,
+        scope: str = "local",
+        score_lr: float | None = None,
+        target: str | None = None,
+        initial_density: float = 1.0,
+        penalty: float | str = "feedback",
+        threshold: float = 0.1,
+        min_density: float = 0.0,
+        score_init: float | None = None,
+        score_optimizer: Callable[[list[Tensor]], Optimizer] | None = None,
+        seed: int = 0,
+    ) -> None:
+        if method not in METHODS:
+            raise ValueError(f"method={method!r}: one of {', '.join(METHODS)}")
+        if scope not in ("local", "global"):
+            raise ValueError(f"scope={scope!r}: 'local' or 'global'")
+        for name, value, low in (("density", density, 0.0), ("initial_density", initial_density, density)):
+            if not (isinstance(value, int | float) and 0.0 < value <= 1.0 and value >= low):
+                raise ValueError(f"{name}={value!r}: a fraction kept in (0, 1], the initial one not below the final")
+        if penalty != "feedback" and not (isinstance(penalty, int | float) and 0.0 <= penalty < math.inf):
+            raise ValueError(f"penalty={penalty!r}: 'feedback' or a lambda >= 0")
+        if not 0.0 < threshold < 1.0:
+            raise ValueError(f"threshold={threshold!r}: sigmoid scores lie in (0, 1)")
+        if not 0.0 <= min_density <= density or (min_density and scope != "global"):
+            raise ValueError(f"min_density={min_density!r}: in [0, density={density!r}], and for scope='global' only")
+        if warmup_steps is None:
+            warmup_steps = total_steps // 10
+        if cooldown_steps is None:
+            cooldown_steps = 3 * total_steps // 10
+        check_schedule(total_steps, warmup_steps, cooldown_steps)
+        start, rate = METHODS[method]
+        self.score_lr = rate if score_lr is None else score_lr
+        if start is not None and not self.score_lr > 0.0:
+            raise ValueError(f"score_lr={score_lr!r}: a positive learning rate")
+
+        self.method, self.scope, self.final_density, self.initial_density = method, scope, density, initial_density
+        self.total_steps, self.warmup_steps, self.cooldown_steps = total_steps, warmup_steps, cooldown_steps
+        self.threshold, self.min_density, self.seed = threshold, min_density, seed
+        self.feedback = penalty == "feedback"
+        self.penalty = _START_PENALTY if isinstance(penalty, str) else float(penalty)
+        self.final_penalty = self.penalty
+        self.steps_done = 0
+        self.model = model
+        self.layers = _find_layers(model, target)
+        self._score_optimizer_factory = score_optimizer
+        self._score_optimizer: Optimizer | None = None
+        self._optimizer: Optimizer | None = None
+        self._handles: list[Any] = []
+        self._skipping = self._sampled = self._scores_differ = self._finalized = False
+        generator = torch.Generator().manual_seed(seed)
+        for layer in self.layers:
+            kind = torch.promote_types(layer.weight.dtype, torch.float32)
+            if start is not None:
+                value = start if score_init is None else score_init
+                layer.scores = nn.Parameter(torch.full_like(layer.weight, value, dtype=kind))
+            elif method == "random":
+                layer.scores = torch.rand(layer.weight.shape, generator=generator).to(layer.weight.device)
+
+    # -- joints ---------------------------------------------------------------------------------------------------
+
+    def attach(self, optimizer: Any) -> Pruner:
+        """Hook into an optimizer that holds the target weights, before a scheduler is made on it.
+
+        Adds one parameter group for the scores (rate `score_lr`, no decay). From here on the loop stays the user's.
+
+        Raises:
+            TypeError: an optimizer that needs a closure (LBFGS) or averages weights (schedule-free).
+            ValueError: attached already, weights not held, a scheduler there already, or steps scaled by norms.
+        """
+        optimizer = getattr(optimizer, "optimizer", optimizer)  # accelerate's wrapper
+        kind = type(optimizer).__name__
+        if not isinstance(optimizer, Optimizer):
+            raise TypeError(f"optimizer={kind}: attach() takes a torch.optim.Optimizer")
+        if isinstance(optimizer, torch.optim.LBFGS) or "ScheduleFree" in kind:
+            raise TypeError(f"optimizer={kind}: its step evaluates or averages weights of its own; use AdamW or SGD")
+        if self._optimizer is not None or self._finalized:
+            raise ValueError("this pruner was attached before: make a new Pruner for a new run")
+        if getattr(optimizer, "_mvp_lite_pruner", None) is not None:
+            raise ValueError("another pruner is attached to this optimizer")
+        if "initial_lr" in optimizer.param_groups[0]:
+            raise ValueError("a scheduler was built on this optimizer already: call attach() first, so that it sees the scores")
+        held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        missing = [layer.name for layer in self.layers if id(layer.weight) not in held]
+        frozen = [layer.name for layer in self.layers if not layer.weight.requires_grad]
+        if missing or frozen:
+            what = "does not hold" if missing else "holds, frozen (requires_grad=False),"
+            raise ValueError(f"the optimizer {what} the weights of {_some(missing or frozen)}")
+        scores = self._learnt_scores()
+        if scores and self._score_optimizer_factory is not None:
+            self._score_optimizer = self._score_optimizer_factory(scores)
+        elif scores:
+            if any(word in kind for word in _SCALE_AWARE):
+                raise ValueError(
+                    f"optimizer={kind} scales steps by the parameter's norm, and scores start at {METHODS[self.method][0]}: "
+                    "pass score_optimizer=lambda scores: torch.optim.AdamW(scores, lr=1e-2, weight_decay=0)"
+                )
+            optimizer.add_param_group({"params": scores, "lr": self.score_lr, "weight_decay": 0.0})
+        self._optimizer = optimizer
+        optimizer._mvp_lite_pruner = weakref.ref(self)  # type: ignore[attr-defined]
+        self._handles += [
+            optimizer.register_step_pre_hook(self._before_step),
+            optimizer.register_step_post_hook(self._after_step),
+            optimizer.register_state_dict_post_hook(self._save_hook),
+            optimizer.register_load_state_dict_pre_hook(self._load_hook),
+        ]
+        if self.method == "l0":
+            this = weakref.ref(self)  # a deep copy of the model then shares the hook, and the hook ignores it
+            self._handles += [
+                self.model.register_forward_pre_hook(lambda module, _: _l0_forward(this(), module)),
+                self.model.register_state_dict_pre_hook(lambda module, *_: _l0_state(this(), module)),
+            ]
+        self._renew_masks()
+        self._renew_penalty()
+        return self
+
+    def _learnt_scores(self) -> list[Tensor]:
+        return [layer.scores for layer in self.layers if isinstance(layer.scores, nn.Parameter)]
+
+    def _before_step(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if kwargs.get("closure") is not None or any(a is not None for a in args[1:]):
+            raise TypeError("optimizer.step(closure): the closure would see dense weights; call backward() before step()")
+        self._recover()
+        found_inf = getattr(optimizer, "found_inf", None)
+        self._skipping = found_inf is not None and bool(found_inf)
+        if self._skipping:
+            return  # a fused optimizer under GradScaler leaves the weights alone; so do we
+        self._adopt()
+        self._check_gradients()
+        self._prepare(getattr(optimizer, "grad_scale", None))
+        for layer in self.layers:
+            layer.masked, layer.weight.data = layer.weight.data, layer.master
+
+    def _after_step(self, *_: Any) -> None:
+        if self._skipping:
+            return
+        if self._score_optimizer is not None:
+            self._score_optimizer.step()
+        for layer in self.layers:
+            layer.master = layer.weight.data
+        self._recover()
+        for S in self._learnt_scores():
+            S.grad = None
+        self.steps_done += 1
+        self._renew_masks()
+        self._renew_penalty()
+
+    def _recover(self) -> None:
+        """Give the model its masked storage back; also after an optimizer step that raised half-way."""
+        for layer in self.layers:
+            if layer.masked is not None:
+                layer.weight.data, layer.masked = layer.masked, None
+                layer.version = layer.weight._version
+
+    # -- before the step ------------------------------------------------------------------------------------------
+
+    def _adopt(self) -> None:
+        """Follow the model to another device, and accept weights that others loaded into it."""
+        for layer in self.layers:
+            weight = layer.weight
+            if getattr(layer.module, "weight", None) is not weight or weight.dtype != layer.master.dtype:
+                raise ValueError(f"{layer.name}.weight was replaced or changed its dtype after attach(): attach afterwards")
+            layer.follow()
+            if layer.changed():
+                if bool((weight.data.ne(0) & layer.mask.eq(0)).any()):
+                    raise ValueError(
+                        f"{layer.name}.weight was changed from outside: pruned entries are not zero any more. Load a "
+                        "checkpoint together with its optimizer state, and before training goes on"
+                    )
+                kept = layer.mask.ne(0)
+                layer.master = torch.where(kept, weight.data / torch.where(kept, layer.mask, 1.0), layer.master)
+        if self.steps_done == 0 and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+            # Data-parallel wrappers make the weights of all ranks equal, but know nothing of masters and scores.
+            for layer in self.layers:
+                for tensor in (layer.master, layer.scores):
+                    if tensor is not None:
+                        dist.broadcast(tensor.data, src=0)
+
+    def _check_gradients(self) -> None:
+        grads = {layer.name: layer.weight.grad for layer in self.layers if layer.weight.grad is not None}
+        if self.method == "l0" and grads and not self._sampled:
+            raise ValueError("l0 samples its mask when the pruned model itself is called in training mode: it was not")
+        if grads and not math.isfinite(float(torch.nn.utils.get_total_norm(grads.values()))):
+            for name, G in grads.items():
+                if not bool(G.isfinite().all()):
+                    raise ValueError(f"the gradient of {name}.weight is not finite: lower the rate or clip")
+
+    def _prepare(self, grad_scale: Tensor | None = None) -> None:
+        """From G in `weight.grad` make the gradients of S (with its penalty) and of W, once per backward pass."""
+        for layer in self.layers:
+            G = layer.weight.grad
+            if G is None or layer.prepared == (id(G), G._version):
+                continue
+            if isinstance(layer.scores, nn.Parameter):
+                S = layer.scores
+                grad = movement_gradient(G.to(S.dtype), layer.master.to(S.dtype))
+                if self.method == "l0":
+                    grad *= hard_concrete_gradient(layer.mask.to(S.dtype))
+                if self.method in ("soft_movement", "l0") and self.penalty > 0.0:
+                    scale = self.penalty if grad_scale is None else self.penalty * grad_scale
+                    grad += scale * self._penalty_gradient(S.detach())
+                S.grad = grad
+            G.mul_(layer.factor)
+            layer.prepared = (id(G), G._version)
+
+    def _penalty_gradient(self, S: Tensor) -> Tensor:
+        if self.method == "soft_movement":
+            return soft_penalty_gradient(S, len(self.layers))
+        alive = expected_l0(S)
+        return alive * (1.0 - alive) / (len(self.layers) * S.numel())
+
+    def clip_grad_norm_(self, max_norm: float) -> Tensor:
+        r"""Clip the joint norm of $(G\odot M,\ G\odot W+\text{penalty},\ \text{other gradients})$, as the paper's code does.
+
+        Call it between `backward()` and `step()`, after `scaler.unscale_` if there is one. `torch`'s own clipping (and
+        the Trainer's) sees G unmasked and no scores: masks then differ somewhat. Returns the norm before clipping.
+        """
+        if self._optimizer is None:
+            raise ValueError("attach() the pruner to an optimizer before clipping")
+        self._adopt()
+        self._prepare()
+        params: Iterable[Tensor] = [p for group in self._optimizer.param_groups for p in group["params"]]
+        own = self._learnt_scores() if self._score_optimizer is not None else []
+        norm = torch.nn.utils.clip_grad_norm_([*params, *own], max_norm)
+        for layer in self.layers:
+            if layer.weight.grad is not None:
+                layer.prepared = (id(layer.weight.grad), layer.weight.grad._version)
+        return norm
+
+    # -- after the step -------------------------------------------------------------------------------------------
+
+    def _level(self, initial: float, final: float) -> float:
+        return cubic(self.steps_done, initial, final, self.total_steps, self.warmup_steps, self.cooldown_steps)
+
+    def _renew_masks(self) -> None:
+        """Compute M from the scores as they are now and write W * M into the model."""
+        density = self._level(self.initial_density, self.final_density)
+        if self.method == "l0":
+            for layer in self.layers:
+                assert layer.scores is not None
+                layer.mask = hard_concrete_test_mask(layer.scores.detach()).to(layer.weight.dtype)
+            self._sampled = False
+        elif self.method == "soft_movement":
+            tau = self._level(0.0, self.threshold)
+            for layer in self.layers:
+                assert layer.scores is not None
+                layer.mask = threshold_mask(layer.scores.detach(), tau)
+        else:
+            scores = [magnitude(x.master) if x.scores is None else x.scores.detach() for x in self.layers]
+            self._warn_if_equal(scores, density)
+            if self.scope == "global":
+                masks = top_v_global(scores, density, min(self.min_density, density))
+            else:
+                masks = [top_v(S, density) for S in scores]
+            for layer, mask in zip(self.layers, masks, strict=True):
+                layer.mask = mask
+        for layer in self.layers:
+            layer.write()
+
+    def _warn_if_equal(self, scores: list[Tensor], density: float) -> None:
+        if density < 1.0 and not self._scores_differ:
+            self._scores_differ = any(bool(S.min() != S.max()) for S in scores)
+            if not self._scores_differ:
+                warnings.warn("a cut while all scores are equal keeps the first entries: give warmup_steps", stacklevel=2)
+
+    def _renew_penalty(self) -> None:
+        if self.method not in ("soft_movement", "l0"):
+            return
+        if not self.feedback:  # the published schedule: lambda follows the threshold; the gate has a constant one
+            self.penalty = self.final_penalty
+            if self.method == "soft_movement":
+                self.penalty *= self._level(0.0, self.threshold) / self.threshold
+            return
+        wanted = self._level(self.initial_density, self.final_density)
+        error = math.log(max(self.density, 1e-6) / wanted)
+        self.penalty = min(max(self.penalty * math.exp(_FEEDBACK_GAIN * error), _PENALTY_RANGE[0]), _PENALTY_RANGE[1])
+
+    # -- l0's sampling --------------------------------------------------------------------------------------------
+
+    def _sample(self) -> None:
+        """Write W * M for this step's sample of the gate; the noise depends on seed and step alone."""
+        generator = torch.Generator(self.layers[0].weight.device).manual_seed((self.seed << 32) + self.steps_done)
+        for layer in self.layers:
+            layer.follow()
+            assert layer.scores is not None
+            S = layer.scores.detach()
+            tiny = torch.finfo(S.dtype).tiny
+            noise = torch.rand(S.shape, generator=generator, device=S.device, dtype=S.dtype).clamp_(tiny, 1.0 - 2**-24)
+            layer.mask = hard_concrete(S, noise).to(layer.weight.dtype)
+            layer.write()
+        self._sampled = True
+
+    # -- what it is and how to keep it -----------------------------------------------------------------------------
+
+    @property
+    def density(self) -> float:
+        """Fraction of the target weights that the masks keep now."""
+        kept = sum(int(torch.count_nonzero(layer.mask)) for layer in self.layers)
+        return kept / sum(layer.mask.numel() for layer in self.layers)
+
+    @property
+    def done(self) -> bool:
+        """Has the density reached its end (the cool-down began)? Only such checkpoints compare fairly."""
+        return self.steps_done >= self.total_steps - self.cooldown_steps
+
+    def report(self) -> pd.DataFrame:
+        """One row per pruned matrix: layer, shape, kept (entries), density, empty (nothing left)."""
+        import pandas as pd
+
+        rows = []
+        for layer in self.layers:
+            current = layer.weight.data if self._finalized else layer.mask
+            kept = int(torch.count_nonzero(current))
+            rows.append((layer.name, tuple(layer.weight.shape), kept, kept / layer.weight.numel(), kept == 0))
+        return pd.DataFrame(rows, columns=["layer", "shape", "kept", "density", "empty"])
+
+    def settings(self) -> dict[str, Any]:
+        """What must agree for a saved state to fit."""
+        names = ("method", "scope", "final_density", "initial_density", "total_steps", "warmup_steps", "cooldown_steps")
+        names += ("threshold", "min_density", "feedback", "final_penalty", "seed")
+        return {name: getattr(self, name) for name in names}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Masters, scores, step and lambda: tensors (not copies) and plain numbers, so `torch.load` needs no pickle.
+
+        An attached optimizer's own `state_dict()` carries it, so a Trainer checkpoint holds it already.
+        """
+        state: dict[str, Any] = {"settings": self.settings(), "steps_done": self.steps_done, "penalty": self.penalty}
+        state["master"] = {layer.name: layer.master for layer in self.layers}
+        state["scores"] = {layer.name: layer.scores.data for layer in self.layers if layer.scores is not None}
+        if self._score_optimizer is not None:
+            state["score_optimizer"] = self._score_optimizer.state_dict()
+        return state
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from `state_dict()`; raises ValueError where settings or matrices differ, before changing anything."""
+        if self._optimizer is None:
+            raise ValueError("attach() the pruner to an optimizer before load_state_dict()")
+        own = self.settings()
+        wrong = {key: (state["settings"].get(key), own[key]) for key in own if state["settings"].get(key) != own[key]}
+        shapes = {name: tuple(t.shape) for name, t in state["master"].items()}
+        if wrong or shapes != {layer.name: tuple(layer.weight.shape) for layer in self.layers}:
+            what = ", ".join(f"{k}: saved {a!r}, here {b!r}" for k, (a, b) in wrong.items()) or "matrices differ"
+            raise ValueError(f"the saved pruner does not fit this one ({what})")
+        self._recover()
+        for layer in self.layers:
+            layer.master = state["master"][layer.name].to(layer.weight.device, layer.weight.dtype, copy=True)
+            if layer.scores is not None:
+                layer.scores.data = state["scores"][layer.name].to(layer.weight.device, layer.scores.dtype, copy=True)
+        if self._score_optimizer is not None:
+            self._score_optimizer.load_state_dict(state["score_optimizer"])
+        self.steps_done = state["steps_done"]
+        self._renew_masks()
+        self.penalty = state["penalty"]
+
+    def _save_hook(self, _: Optimizer, state: dict[str, Any]) -> dict[str, Any]:
+        return {**state, STATE_KEY: self.state_dict()}
+
+    def _load_hook(self, _: Optimizer, state: dict[str, Any]) -> dict[str, Any]:
+        if STATE_KEY not in state:
+            raise ValueError("this optimizer state was saved without a pruner: it holds no masters and no scores")
+        self.load_state_dict(state[STATE_KEY])
+        return {key: value for key, value in state.items() if key != STATE_KEY}
+
+    def finalize(self, *, early: bool = False) -> nn.Module:
+        """Bake the masks in and take every hook away; returns the model, which is plain again.
+
+        Weights that were loaded into the model meanwhile (the best checkpoint, say) stay as they are, provided they
+        are as sparse as the end of the schedule. The emptied score group stays in the optimizer, because schedulers
+        count groups; drop the optimizer afterwards: its further steps would move zeros.
+
+        Raises:
+            ValueError: the density has not reached its end yet and `early` is not set; or the weights loaded from
+                outside are denser than the final density.
+        """
+        if self._finalized:
+            return self.model
+        if self._optimizer is None:
+            raise ValueError("finalize() before attach(): nothing was pruned")
+        if not self.done and not early:
+            raise ValueError(
+                f"finalize() after {self.steps_done} of {self.total_steps} steps: the density is {self.density:.3g}, not yet "
+                f"{self.final_density:.3g}; train on, or pass early=True to keep the masks as they are"
+            )
+        self._recover()
+        if any(layer.changed() for layer in self.layers):
+            kept = sum(int(torch.count_nonzero(layer.weight)) for layer in self.layers)
+            now = sum(int(torch.count_nonzero(layer.mask)) for layer in self.layers)
+            if kept > 1.1 * now and not early:
+                raise ValueError(
+                    f"weights loaded from outside keep {kept} entries, the schedule's end {now}: that checkpoint is from "
+                    "before the end of the schedule (pruner.done); pass early=True to keep it nevertheless"
+                )
+        elif self.method == "l0":
+            self._renew_masks()
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+        for S in self._learnt_scores():
+            self._optimizer.state.pop(S, None)
+        self._optimizer._mvp_lite_pruner = None  # type: ignore[attr-defined]
+        self._finalized = True
+        return self.model
+
+
+_START_PENALTY = 1.0
+_FEEDBACK_GAIN = 0.1
+_PENALTY_RANGE = (1e-4, 1e6)
+
+
+@torch.compiler.disable
+def _l0_forward(pruner: Pruner | None, module: nn.Module) -> None:
+    """Training sees one sample per optimizer step, evaluation the test-time mask."""
+    if pruner is None or module is not pruner.model or any(layer.masked is not None for layer in pruner.layers):
+        return
+    if module.training and not pruner._sampled:
+        pruner._sample()
+    elif not module.training and pruner._sampled:
+        pruner._renew_masks()
+
+
+def _l0_state(pruner: Pruner | None, module: nn.Module) -> None:
+    """A checkpoint taken between forward and step holds the test-time mask."""
+    if pruner is not None and module is pruner.model and pruner._sampled:
+        pruner._renew_masks()
+
+
+def _find_layers(model: nn.Module, target: str | None) -> list[_Layer]:
+    blocks = [f"{name}." for name, module in model.named_modules() if isinstance(module, nn.ModuleList)]
+    linear = {name: m for name, m in model.named_modules() if _is_linear(m)}
+    try:
+        pattern = None if target is None else re.compile(target)
+    except re.error as error:
+        raise ValueError(f"target={target!r} is not a regular expression: {error}") from None
+    if pattern is None:
+        chosen = {n: m for n, m in linear.items() if any(n.startswith(block) for block in blocks)}
+    else:
+        chosen = {n: m for n, m in linear.items() if pattern.search(n)}
+    if not chosen:
+        hint = "no linear map inside numbered blocks (nn.ModuleList): pass target=" if target is None else f"target={target!r} matches none"
+        raise ValueError(f"{hint}; linear modules are {_some(list(linear))}")
+    owners: dict[int, list[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        owners.setdefault(id(parameter), []).append(name)
+    layers = []
+    for name, module in chosen.items():
+        weight = module.weight
+        if hasattr(weight, "ds_id") or type(weight).__name__ in ("DTensor", "FlatParameter") or not isinstance(weight, nn.Parameter):
+            raise ValueError(f"{name}.weight is sharded (FSDP, DeepSpeed ZeRO) or parametrized: not supported")
+        if len(owners[id(weight)]) > 1:
+            raise ValueError(f"{name}.weight is tied ({', '.join(owners[id(weight)])}): prune an untied copy, or leave it out")
+        mask = torch.ones_like(weight, dtype=torch.bool)
+        layers.append(_Layer(name, module, weight, weight.detach().clone(), mask))
+    return layers
+
+
+def _is_linear(module: nn.Module) -> bool:
+    # GPT-2's Conv1D is a linear map with weight (in, out); by name, so that transformers need not be imported.
+    return isinstance(module, nn.Linear) or (type(module).__name__ == "Conv1D" and hasattr(module, "nf"))
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:6]) + (f" … ({len(names)} in all)" if len(names) > 6 else "") if names else "none"

@@ -1,0 +1,39 @@
+"""How density, threshold and penalty move over a run: warm-up, cubic descent, cool-down."""
+
+from __future__ import annotations
+
+__all__ = ["check_schedule", "cubic"]
+
+
+def check_schedule(total_steps: int, warmup_steps: int, cooldown_steps: int) -> None:
+    """Raise ValueError unless there are steps left between warm-up and cool-down.
+
+    The published code accepts such settings silently and then never prunes, or prunes in one jump.
+    """
+    for name, value in (("total_steps", total_steps), ("warmup_steps", warmup_steps), ("cooldown_steps", cooldown_steps)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < (name == "total_steps"):
+            raise ValueError(f"{name}={value!r}: a whole number of optimizer steps, at least {int(name == 'total_steps')}")
+    if warmup_steps + cooldown_steps >= total_steps:
+        raise ValueError(
+            f"warmup_steps={warmup_steps} + cooldown_steps={cooldown_steps} must be less than total_steps={total_steps}: "
+            "the density falls in the steps between them"
+        )
+
+
+def cubic(step: int, initial: float, final: float, total_steps: int, warmup_steps: int, cooldown_steps: int) -> float:
+    r"""Cubic schedule of Sanh et al. 2020, Eq. 5, as its code has it.
+
+    $\theta(t)=\theta_i$ for $t\le t_i$; $\theta_f+(\theta_i-\theta_f)\left(1-\frac{t-t_i}{T-t_i-t_f}\right)^3$ up to
+    $T-t_f$; then $\theta_f$. (The printed numerator $t-t_i-t_f$ is not continuous at $t_i$.)
+
+    Args:
+        step: completed optimizer steps t; the value holds for the forward pass that follows.
+        initial, final: the values $\theta_i$ and $\theta_f$.
+        total_steps, warmup_steps, cooldown_steps: $T$, $t_i$, $t_f$, in optimizer steps.
+    """
+    if step <= warmup_steps:
+        return initial
+    if step >= total_steps - cooldown_steps:
+        return final
+    left = 1.0 - (step - warmup_steps) / (total_steps - warmup_steps - cooldown_steps)
+    return final + (initial - final) * left**3
