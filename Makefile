@@ -1,0 +1,62 @@
+PYTHON ?= python3
+VENV ?= .venv
+JOBS ?= 2
+# CPU-only Linux: TORCH_INDEX=https://download.pytorch.org/whl/cpu avoids gigabytes of CUDA libraries.
+TORCH_INDEX ?=
+LABFLAGS ?=
+TESTFLAGS ?=
+
+# `make test-gpu PY=python3` uses that Python as it is and sets nothing up.
+ifeq ($(origin PY),command line)
+READY :=
+else
+PY := $(VENV)/bin/python
+READY := $(VENV)/.ready
+endif
+
+# One thread per process: two torch processes with two threads each fight over two cores.
+PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest
+
+.PHONY: help setup lab test test-gpu lint bench clean
+
+help:
+	@echo "make lab       set up .venv and open the course in JupyterLab"
+	@echo "make test      set up .venv, lint, run every test and every notebook"
+	@echo "make test-gpu  the same tests and notebooks on CUDA"
+	@echo "make setup | lint | bench | clean"
+
+setup: $(READY)
+
+$(VENV)/.ready: pyproject.toml constraints.txt
+	@$(PYTHON) -c "import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v <= (3, 13) else \
+	'mvp_lite needs Python 3.11, 3.12 or 3.13, and $(PYTHON) is %d.%d. Name another one: make setup PYTHON=python3.11' % v)"
+	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+ifneq ($(TORCH_INDEX),)
+	$(VENV)/bin/python -m pip install --index-url $(TORCH_INDEX) "$$(grep '^torch==' constraints.txt)"
+endif
+	$(VENV)/bin/python -m pip install --constraint constraints.txt --editable ".[test]"
+	@touch $@
+
+lab: $(READY)
+	$(PY) -m jupyterlab notebooks/00_start_here.ipynb $(LABFLAGS)
+
+test: lint
+	$(PYTEST) --nbval -n $(JOBS) --dist loadfile $(TESTFLAGS)
+
+test-gpu: $(READY)
+	@$(PY) -c "import sys, torch; sys.exit(None if torch.cuda.is_available() else \
+	'make test-gpu: torch %s sees no CUDA device' % torch.__version__)"
+	@$(PY) -c "import torch; print('CUDA device:', torch.cuda.get_device_name())"
+	MVP_LITE_DEVICE=cuda $(PYTEST) --nbval-lax $(TESTFLAGS)
+
+lint: $(READY)
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+
+bench: $(READY)
+	OMP_NUM_THREADS=1 $(PY) benchmarks/run.py
+
+clean:
+	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -prune -exec rm -rf {} +

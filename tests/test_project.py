@@ -1,0 +1,234 @@
+"""The project agrees with itself: pins, commands, import arrows, notebooks as committed."""
+
+import ast
+import io
+import json
+import re
+import subprocess
+import sys
+import tokenize
+import tomllib
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+ROOT = Path(__file__).resolve().parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+
+# A file imports only from files above it.
+CORE = ["masks", "scores", "schedule", "layers", "pruner", "distill", "train"]
+STRUCTURE = ["groups", "shrink", "gradient_free", "storage"]
+COURSE = ["tasks", "pretrained", "toy", "figures", "widgets", "ledger", "exercises", "experiments"]
+ORDER = ["paths", *CORE, *STRUCTURE, *(f"course.{name}" for name in COURSE)]
+EXEMPT = ["__init__", "__main__", "course.__init__"]
+CORE_LIMIT = 900
+
+
+def tracked_files() -> list[Path]:
+    """Files under version control; without git (an unpacked sdist), every file that is not a by-product."""
+    listing = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True)
+    if listing.returncode == 0:
+        return [ROOT / name for name in listing.stdout.split("\0") if name and (ROOT / name).is_file()]
+    by_product = re.compile(r"(^|/)(\.[^/]+|__pycache__|build|dist)/|\.egg-info/")
+    files = (path for path in ROOT.rglob("*") if path.is_file())
+    return [path for path in files if not by_product.search(path.relative_to(ROOT).as_posix())]
+
+
+# --- pins ---------------------------------------------------------------------------------------------------------
+
+
+def direct_requirements() -> list[Requirement]:
+    extras = PROJECT["optional-dependencies"].values()
+    lines = PROJECT["dependencies"] + [line for extra in extras for line in extra]
+    return [req for req in map(Requirement, lines) if req.name != PROJECT["name"]]
+
+
+def pins() -> dict[str, Version]:
+    lines = (line.partition("#")[0].strip() for line in (ROOT / "constraints.txt").read_text().splitlines())
+    found = {}
+    for line in filter(None, lines):
+        name, _, version = line.partition("==")
+        assert version, f"constraints.txt: {line!r} is not an exact pin"
+        assert canonicalize_name(name) not in found, f"constraints.txt pins {name} twice"
+        found[canonicalize_name(name)] = Version(version)
+    return found
+
+
+def test_every_dependency_is_pinned_inside_its_range() -> None:
+    pinned = pins()
+    for req in direct_requirements():
+        name = canonicalize_name(req.name)
+        assert name in pinned, f"{name} is in pyproject.toml and not in constraints.txt"
+        assert len(req.specifier) >= 2, f"{req} needs a lower and an upper bound"
+        assert pinned[name] in req.specifier, f"constraints.txt has {name}=={pinned[name]}, pyproject.toml allows {req}"
+
+
+def test_environment_yml_installs_this_package_with_the_pins() -> None:
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    assert environment["name"] == PROJECT["name"]
+    assert environment["channels"][0] == "conda-forge"
+    conda = [line for line in environment["dependencies"] if isinstance(line, str)]
+    (pip,) = [entry["pip"] for entry in environment["dependencies"] if isinstance(entry, dict)]
+    python, *others = conda
+    assert others == ["pip"], "conda brings Python and pip alone: one file holds the pins"
+    assert python.startswith("python=")
+    assert Version(python.removeprefix("python=")) in SpecifierSet(PROJECT["requires-python"])
+    assert pip == ["--constraint constraints.txt", "--editable .[test]"]
+
+
+def test_supported_pythons_agree() -> None:
+    allowed = SpecifierSet(PROJECT["requires-python"])
+    supported = [f"3.{minor}" for minor in range(8, 20) if Version(f"3.{minor}") in allowed]
+    classified = [line.rpartition(" ")[2] for line in PROJECT["classifiers"] if "Python :: 3." in line]
+    assert classified == supported
+    low, high = supported[0], supported[-1]
+    guard = "({}) <= v <= ({})".format(*(version.replace(".", ", ") for version in (low, high)))
+    assert guard in (ROOT / "Makefile").read_text()
+    assert f"{low}–{high}" in (ROOT / "README.md").read_text()
+
+
+# --- README -------------------------------------------------------------------------------------------------------
+
+
+def test_readme_names_existing_make_targets_and_files() -> None:
+    readme = (ROOT / "README.md").read_text()
+    targets = set(re.findall(r"^([a-z][a-z-]*):", (ROOT / "Makefile").read_text(), flags=re.M))
+    named = set(re.findall(r"(?:^|`)make ([a-z][a-z-]*)", readme, flags=re.M))
+    assert {"lab", "test", "test-gpu"} <= named <= targets
+    for target in re.findall(r"\]\(([^)#\s]+)", readme):
+        if "://" not in target:
+            assert (ROOT / target).exists(), f"README.md points to {target}, which is not there"
+    for name, version in re.findall(r'"([a-z-]+)==([^"]+)"', readme):
+        assert Version(version) == pins()[name], f"README.md installs {name}=={version}"
+    for notebook in NOTEBOOKS:
+        assert f"notebooks/{notebook.name}" in readme, f"README.md does not list {notebook.name}"
+
+
+# --- import arrows and size ---------------------------------------------------------------------------------------
+
+
+def module_name(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT / "mvp_lite").with_suffix("").parts)
+
+
+def own_imports(path: Path) -> set[str]:
+    """Names below `mvp_lite` that a file imports, anywhere in it: "masks", "course.toy"; "" is the package itself."""
+    package = ["mvp_lite", *path.relative_to(ROOT / "mvp_lite").parts[:-1]]
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            dotted = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = ".".join(package[: len(package) - node.level + 1]) if node.level else ""
+            base = ".".join(filter(None, [base, node.module]))
+            dotted = [f"{base}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        for name in dotted:
+            head, *parts = name.split(".")
+            if head == "mvp_lite":
+                depths = range(len(parts), 0, -1)
+                known = (".".join(parts[:depth]) for depth in depths if ".".join(parts[:depth]) in ORDER)
+                found.add(next(known, ""))
+    return found
+
+
+def test_imports_point_one_way() -> None:
+    for path in sorted((ROOT / "mvp_lite").rglob("*.py")):
+        name = module_name(path)
+        if name in EXEMPT:
+            continue
+        assert name in ORDER, f"mvp_lite/{name}: give it a place in the order of tests/test_project.py"
+        for imported in own_imports(path):
+            assert imported, f"{name} imports the package itself: import from the file that is meant"
+            assert ORDER.index(imported) < ORDER.index(name), f"{name} imports {imported}, which stands below it"
+
+
+def code_lines(source: str) -> int:
+    """Lines that hold code: no blank line, no comment, no docstring."""
+    counted: set[int] = set()
+    skipped = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type not in skipped:
+            counted.update(range(token.start[0], token.end[0] + 1))
+    documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, documented) and ast.get_docstring(node):
+            counted.difference_update(range(node.body[0].lineno, (node.body[0].end_lineno or 0) + 1))
+    return len(counted)
+
+
+def test_code_lines_counts_code_alone() -> None:
+    assert code_lines('"""Doc\nstring."""\n\n# why\ndef f(x):\n    """Doc."""\n    return """a\nb"""  # c\n') == 3
+
+
+def test_core_stays_small() -> None:
+    paths = {name: ROOT / "mvp_lite" / f"{name}.py" for name in CORE}
+    sizes = {name: code_lines(path.read_text()) for name, path in paths.items() if path.exists()}
+    print("code lines:", ", ".join(f"{name} {size}" for name, size in sizes.items()), "| total", sum(sizes.values()))
+    assert sum(sizes.values()) <= CORE_LIMIT
+
+
+def test_import_is_cheap() -> None:
+    heavy = ["transformers", "datasets", "matplotlib", "pandas", "torchmetrics", "ipywidgets", "IPython"]
+    code = f"import sys, mvp_lite; print([name for name in {heavy} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+# --- what must not be in the files --------------------------------------------------------------------------------
+
+
+def test_no_machine_paths_or_registry_hosts() -> None:
+    folders = "|".join(["work", "root", "home", "Users"])
+    hosts = "|".join(re.escape(".".join(parts)) for parts in [("pypi", "org"), ("pythonhosted", "org")])
+    forbidden = re.compile(rf"(?<![\w.~}}])/(?:{folders})/\w|{hosts}")
+    assert forbidden.search('open("/' + 'home/someone")') and not forbidden.search("notebooks/home/page")
+    for path in tracked_files():
+        data = path.read_bytes()
+        if b"\0" in data:
+            continue
+        hit = forbidden.search(data.decode())
+        assert hit is None, f"{path.relative_to(ROOT)} contains {hit.group()!r}"
+
+
+# --- notebooks ----------------------------------------------------------------------------------------------------
+
+
+def test_there_is_a_first_notebook() -> None:
+    assert "00_start_here.ipynb" in [path.name for path in NOTEBOOKS]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebook_is_committed_as_it_ran(path: Path) -> None:
+    assert path.stat().st_size <= 300_000, f"{path.stat().st_size} bytes"
+    cells = json.loads(path.read_text())["cells"]
+    code = [cell for cell in cells if cell["cell_type"] == "code"]
+    # nbval compares nothing in a cell without a count.
+    assert [cell["execution_count"] for cell in code] == list(range(1, len(code) + 1))
+    for cell in code:
+        source = "".join(cell["source"])
+        assert len(source.splitlines()) <= 25, f"more than 25 lines: {source[:80]!r}"
+        for output in cell["outputs"]:
+            assert output.get("name") != "stderr", f"stderr: {output['text']}"
+            assert output["output_type"] != "error", f"error: {output['ename']}"
+    unchecked = [cell for cell in code if "nbval-ignore-output" in cell["metadata"].get("tags", [])]
+    assert len(unchecked) * 4 <= len(code), "more than a quarter of the code cells are not compared"
+    for cell in cells:
+        if cell["cell_type"] == "markdown":
+            text = "".join(cell["source"])
+            assert not re.search(r"!\[\s*\]\(", text), "image without alt text"
+            for image in re.findall(r"<img\b[^>]*>", text):
+                assert re.search(r'\balt="[^"]+"', image), f"image without alt text: {image}"
+
+
+def test_notebooks_are_numbered() -> None:
+    numbers = [int(path.name[:2]) for path in NOTEBOOKS]
+    assert all(low < high for low, high in pairwise(numbers))
