@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,6 @@ from torch import Tensor
 
 __all__ = [
     "HARD_CONCRETE",
-    "HardConcrete",
     "Threshold",
     "TopV",
     "expected_l0",
@@ -35,6 +35,8 @@ HARD_CONCRETE = (-0.1, 1.1, 2 / 3)
 
 def keep_count(numel: int, density: float) -> int:
     """How many of `numel` entries a cut at `density` keeps: max(1, floor(density * numel + 0.5))."""
+    if isinstance(density, bool) or not isinstance(density, Real):
+        raise TypeError(f"density={density!r}: the fraction kept is a number in (0, 1]")
     if not 0.0 < density <= 1.0:
         raise ValueError(f"density={density!r}: the fraction kept must lie in (0, 1]")
     return max(1, math.floor(density * numel + 0.5))
@@ -42,23 +44,31 @@ def keep_count(numel: int, density: float) -> int:
 
 def _top_k(scores: Tensor, k: int) -> Tensor:
     """Boolean mask, flat, of the k largest entries of a flat tensor; ties to the lower index; NaN raises."""
-    if scores.device.type == "cpu":
-        if scores.dtype in (torch.float16, torch.bfloat16):
-            scores = scores.float()
-        values = scores.detach().contiguous().numpy()
-        if np.isnan(values.min()):
-            raise ValueError("scores hold NaN: no order, so no top-v cut")
-        if k == values.size:
-            return torch.ones(k, dtype=torch.bool)
-        # A partition finds the k-th largest value without sorting the rest.
-        cut = np.partition(values, values.size - k)[values.size - k]
-        kept = values > cut
-        missing = k - np.count_nonzero(kept)
-        kept[np.flatnonzero(values == cut)[:missing]] = True
-        return torch.from_numpy(kept)
+    scores = scores.detach()
+    return _top_k_partition(scores, k) if scores.device.type == "cpu" else _top_k_sort(scores, k)
+
+
+def _top_k_partition(scores: Tensor, k: int) -> Tensor:
+    """`_top_k` on a CPU: a partition finds the k-th largest value without sorting the rest."""
+    if scores.dtype in (torch.float16, torch.bfloat16):
+        scores = scores.float()
+    values = scores.contiguous().numpy()
+    if np.isnan(values.min()):
+        raise ValueError("scores hold NaN: no order, so no top-v cut")
+    if k == values.size:
+        return torch.ones(k, dtype=torch.bool)
+    cut = np.partition(values, values.size - k)[values.size - k]
+    kept = values > cut
+    missing = k - np.count_nonzero(kept)
+    kept[np.flatnonzero(values == cut)[:missing]] = True
+    return torch.from_numpy(kept)
+
+
+def _top_k_sort(scores: Tensor, k: int) -> Tensor:
+    """`_top_k` anywhere else: the same entries by a stable sort."""
     if bool(scores.isnan().any()):
         raise ValueError("scores hold NaN: no order, so no top-v cut")
-    order = scores.detach().argsort(descending=True, stable=True)
+    order = scores.argsort(descending=True, stable=True)
     return torch.zeros_like(scores, dtype=torch.bool).index_fill_(0, order[:k], True)
 
 
@@ -84,16 +94,17 @@ def top_v_global(scores: Sequence[Tensor], density: float, min_density: float = 
     """Top_v over several tensors pooled in the order given (global scope): one boolean mask for each.
 
     A tensor may end up empty. `min_density` first keeps that fraction of each tensor's own best entries, and the pool
-    then fills up to the same total; it must not exceed `density`.
+    then fills up to the same total, which wins where rounding makes the parts exceed it; at most `density`.
     """
+    total = keep_count(sum(S.numel() for S in scores), density)
     if not 0.0 <= min_density <= density:
         raise ValueError(f"min_density={min_density!r} must lie in [0, density={density!r}]")
     pool = torch.cat([S.reshape(-1) for S in scores])
     if min_density > 0.0:
-        # The guaranteed entries lead the pool whatever their score.
+        # The guaranteed entries lead the pool whatever their score, even before an infinite one.
         floor = torch.cat([top_v(S, min_density).reshape(-1) for S in scores])
-        pool = pool.masked_fill(floor, float("inf"))
-    kept = _top_k(pool, keep_count(pool.numel(), density))
+        pool = pool.clamp(max=torch.finfo(pool.dtype).max).masked_fill(floor, float("inf"))
+    kept = _top_k(pool, total)
     sizes = [S.numel() for S in scores]
     return [part.view(S.shape) for part, S in zip(kept.split(sizes), scores, strict=True)]
 
@@ -103,7 +114,10 @@ def threshold_mask(scores: Tensor, threshold: float, min_density: float = 0.005)
 
     If fewer than `min_density` of the entries pass, the best-scored `min_density` are kept instead, so that no layer
     collapses (the published code's guard; 0 switches it off). The paper's text compares S itself with the threshold.
+    NaN among the scores raises ValueError.
     """
+    if bool(scores.isnan().any()):
+        raise ValueError("scores hold NaN: neither above nor below a threshold")
     mask = torch.sigmoid(scores) > threshold
     if min_density > 0.0 and int(mask.sum()) < keep_count(scores.numel(), min_density):
         mask = top_v(scores, min_density)
