@@ -1,0 +1,130 @@
+"""Encoders with the head a task needs: the toy's, a local folder's or a hub's, by one function."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mvp_lite.course.tasks import Task
+from mvp_lite.paths import data_path
+
+
+def load_model(name_or_path: str | Path, task: Task, *, pretrained: bool = True, seed: int = 0) -> Any:
+    """A transformers model in float32 on the CPU, with a classification or question-answering head for `task`.
+
+    `name_or_path` is "toy" (the encoder in the package), a local folder or a hub name. Weights that the checkpoint
+    lacks (the head; all of them with `pretrained=False`) are drawn with `seed`, without touching the global random
+    state.
+
+    Raises FileNotFoundError for a folder that does not exist, OSError for a hub name that cannot be reached, and
+    ValueError for a checkpoint without the encoder's weights or with a head of another size.
+    """
+    from transformers import AutoConfig, AutoModelForQuestionAnswering, AutoModelForSequenceClassification
+
+    where = _resolve(name_or_path)
+    labels: dict[str, Any] = {"num_labels": task.num_labels}
+    if task.labels:
+        labels = {"id2label": dict(enumerate(task.labels)), "label2id": {n: i for i, n in enumerate(task.labels)}}
+    auto: Any = AutoModelForSequenceClassification if task.kind == "classification" else AutoModelForQuestionAnswering
+    with _quiet(), torch.random.fork_rng(devices=[]), torch.device("cpu"):
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed the GPUs too
+        try:
+            config = AutoConfig.from_pretrained(where, **labels)
+            if getattr(config, "pad_token_id", None) is None:
+                config.pad_token_id = getattr(config, "eos_token_id", None)
+            if not pretrained:
+                return auto.from_config(config, dtype=torch.float32)
+            model, info = auto.from_pretrained(
+                where, config=config, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True
+            )
+        except OSError as error:
+            raise OSError(f"name_or_path={str(name_or_path)!r} cannot be loaded. {_ADVICE} ({error})") from error
+    _check_loaded(str(name_or_path), model, info)
+    return model
+
+
+def tokenizer_for(model: Any) -> Any:
+    """The tokenizer stored beside the model that `load_model` or `from_pretrained` returned.
+
+    One without a pad token pads with its end token. Raises ValueError if the model does not know where it came from,
+    or if there is no tokenizer or another model's; OSError if a hub name cannot be reached.
+    """
+    from transformers import AutoTokenizer
+
+    inner = getattr(model, "module", model)
+    where = getattr(inner, "name_or_path", "")
+    if not where:
+        raise ValueError(f"model={type(inner).__name__} has no name_or_path: load its tokenizer and pass that instead")
+    with _quiet():
+        try:
+            tokenizer: Any = AutoTokenizer.from_pretrained(where)
+        except OSError as error:
+            raise OSError(f"no tokenizer for name_or_path={where!r}. {_ADVICE} ({error})") from error
+    # In a folder without tokenizer files transformers makes one that knows its special tokens only.
+    if tokenizer.vocab_size <= len(tokenizer.all_special_ids) or tokenizer.vocab_size > inner.config.vocab_size:
+        raise ValueError(
+            f"name_or_path={where!r}: the tokenizer there has {tokenizer.vocab_size} tokens, the model "
+            f"{inner.config.vocab_size}; save the right one beside it with tokenizer.save_pretrained(folder)"
+        )
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+_ADVICE = (
+    "Offline, give a local folder with config.json, model.safetensors, tokenizer.json and tokenizer_config.json (what "
+    'save_pretrained writes), or "toy" for the encoder in the package.'
+)
+
+
+def _resolve(name_or_path: str | Path) -> str:
+    if not isinstance(name_or_path, str | Path) or not str(name_or_path):
+        raise TypeError(f'name_or_path={name_or_path!r}: must be "toy", a folder or a hub name')
+    if name_or_path == "toy":
+        folder = data_path("toy", "encoder")
+        if not (folder / "config.json").is_file():
+            raise FileNotFoundError(f"the toy encoder is not in {folder}: `python -m mvp_lite toy build` makes it")
+        return str(folder)
+    folder, text = Path(name_or_path).expanduser(), str(name_or_path)
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            found = ", ".join(sorted(p.name for p in folder.iterdir())) or "nothing"
+            raise FileNotFoundError(f"name_or_path={text!r} has no config.json (found: {found}). {_ADVICE}")
+        return str(folder)
+    if isinstance(name_or_path, Path) or text[0] in "./~" or text.count("/") > 1 or os.sep == "\\" in text:
+        raise FileNotFoundError(f"name_or_path={text!r}: no such folder (looked in {Path.cwd()}). {_ADVICE}")
+    return text
+
+
+def _check_loaded(name: str, model: Any, info: dict[str, Any]) -> None:
+    # The pooler belongs to the head here: checkpoints of masked language models come without it.
+    base = model.base_model_prefix + "."
+    missing = sorted(key for key in info["missing_keys"] if key.startswith(base) and ".pooler." not in key)
+    if missing:
+        raise ValueError(f"name_or_path={name!r} lacks {len(missing)} weights of the encoder, first {missing[0]!r}")
+    mismatched = sorted(str(key[0] if isinstance(key, tuple) else key) for key in info["mismatched_keys"])
+    if mismatched:
+        raise ValueError(
+            f"name_or_path={name!r}: the shape of {', '.join(mismatched)} is not this task's; "
+            "take the encoder it was fine-tuned from, or the task it was fine-tuned for"
+        )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No progress bars and no report of new heads; what matters in that report is checked after loading."""
+    import transformers
+
+    logging: Any = transformers.utils.logging
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
