@@ -66,7 +66,7 @@ def _top_k_partition(scores: Tensor, k: int) -> Tensor:
 
 def _top_k_sort(scores: Tensor, k: int) -> Tensor:
     """`_top_k` anywhere else: the same entries by a stable sort."""
-    if bool(scores.isnan().any()):
+    if bool(scores.min().isnan()):
         raise ValueError("scores hold NaN: no order, so no top-v cut")
     order = scores.argsort(descending=True, stable=True)
     return torch.zeros_like(scores, dtype=torch.bool).index_fill_(0, order[:k], True)
@@ -116,7 +116,7 @@ def threshold_mask(scores: Tensor, threshold: float, min_density: float = 0.005)
     collapses (the published code's guard; 0 switches it off). The paper's text compares S itself with the threshold.
     NaN among the scores raises ValueError.
     """
-    if bool(scores.isnan().any()):
+    if bool(scores.min().isnan()):
         raise ValueError("scores hold NaN: neither above nor below a threshold")
     mask = torch.sigmoid(scores) > threshold
     if min_density > 0.0 and int(mask.sum()) < keep_count(scores.numel(), min_density):

@@ -17,7 +17,8 @@ import re
 import warnings
 import weakref
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -66,7 +67,7 @@ class _Layer:
     scores: Tensor | None = None  # nn.Parameter where learnt
     masked: Tensor | None = None  # the storage `weight` gets back after the step; set only during one
     version: int = -1
-    prepared: tuple[int, int] = field(default=(0, 0))
+    prepared: tuple[Tensor, int] | None = None  # the gradient that was prepared (held, so that no other takes its id)
 
     def write(self) -> None:
         """Put master * mask into the model, and remember the version, to notice writes by others."""
@@ -145,8 +146,12 @@ class Pruner:
             raise ValueError(f"method={method!r}: one of {', '.join(METHODS)}")
         if scope not in ("local", "global"):
             raise ValueError(f"scope={scope!r}: 'local' or 'global'")
+        levels = {"density": density, "initial_density": initial_density, "min_density": min_density}
+        for name, value in (levels | {"threshold": threshold}).items():
+            if isinstance(value, bool) or not isinstance(value, Real):
+                raise TypeError(f"{name}={value!r}: a number is wanted")
         for name, value, low in (("density", density, 0.0), ("initial_density", initial_density, density)):
-            if not (isinstance(value, int | float) and 0.0 < value <= 1.0 and value >= low):
+            if not (0.0 < value <= 1.0 and value >= low):
                 raise ValueError(f"{name}={value!r}: a fraction kept in (0, 1], the initial one not below the final")
         if penalty != "feedback" and not (isinstance(penalty, int | float) and 0.0 <= penalty < math.inf):
             raise ValueError(f"penalty={penalty!r}: 'feedback' or a lambda >= 0")
@@ -154,6 +159,7 @@ class Pruner:
             raise ValueError(f"threshold={threshold!r}: sigmoid scores lie in (0, 1)")
         if not 0.0 <= min_density <= density or (min_density and scope != "global"):
             raise ValueError(f"min_density={min_density!r}: in [0, density={density!r}], and for scope='global' only")
+        check_schedule(total_steps, 0, 0)
         if warmup_steps is None:
             warmup_steps = total_steps // 10
         if cooldown_steps is None:
@@ -164,9 +170,11 @@ class Pruner:
         if start is not None and not self.score_lr > 0.0:
             raise ValueError(f"score_lr={score_lr!r}: a positive learning rate")
 
-        self.method, self.scope, self.final_density, self.initial_density = method, scope, density, initial_density
+        self.method, self.scope = method, scope
+        # Plain floats: a checkpoint that is loaded without pickle refuses numpy's.
+        self.final_density, self.initial_density = float(density), float(initial_density)
         self.total_steps, self.warmup_steps, self.cooldown_steps = total_steps, warmup_steps, cooldown_steps
-        self.threshold, self.min_density, self.seed = threshold, min_density, seed
+        self.threshold, self.min_density, self.seed = float(threshold), float(min_density), seed
         self.feedback = penalty == "feedback"
         self.penalty = _START_PENALTY if isinstance(penalty, str) else float(penalty)
         self.final_penalty = self.penalty
@@ -177,6 +185,7 @@ class Pruner:
         self._score_optimizer: Optimizer | None = None
         self._optimizer: Optimizer | None = None
         self._handles: list[Any] = []
+        self._drawn = -1  # the step for which l0 last drew a sample
         self._skipping = self._sampled = self._scores_differ = self._finalized = False
         generator = torch.Generator().manual_seed(seed)
         for layer in self.layers:
@@ -240,6 +249,9 @@ class Pruner:
                 self.model.register_forward_pre_hook(lambda module, _: _l0_forward(this(), module)),
                 self.model.register_state_dict_pre_hook(lambda module, *_: _l0_state(this(), module)),
             ]
+        for layer in self.layers:  # the model may have been moved or loaded since the constructor ran
+            layer.follow()
+            layer.master = layer.weight.detach().clone()
         self._renew_masks()
         self._renew_penalty()
         return self
@@ -255,7 +267,7 @@ class Pruner:
         self._skipping = found_inf is not None and bool(found_inf)
         if self._skipping:
             return  # a fused optimizer under GradScaler leaves the weights alone; so do we
-        self._adopt()
+        self._catch_up()
         self._check_gradients()
         self._prepare(getattr(optimizer, "grad_scale", None))
         for layer in self.layers:
@@ -268,6 +280,7 @@ class Pruner:
             self._score_optimizer.step()
         for layer in self.layers:
             layer.master = layer.weight.data
+            layer.prepared = None
         self._recover()
         for S in self._learnt_scores():
             S.grad = None
@@ -284,6 +297,19 @@ class Pruner:
 
     # -- before the step ------------------------------------------------------------------------------------------
 
+    def _catch_up(self) -> None:
+        """Take in what happened to the weights since the last step."""
+        self._recover()
+        self._adopt()
+        if self.method == "l0" and not self._sampled and self._drawn == self.steps_done:
+            self._sample()  # an evaluation or a checkpoint came between backward and step
+        if self.steps_done == 0 and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+            # Data-parallel wrappers make the weights of all ranks equal, but know nothing of masters and scores.
+            for layer in self.layers:
+                for tensor in (layer.master, layer.scores):
+                    if tensor is not None:
+                        dist.broadcast(tensor.data, src=0)
+
     def _adopt(self) -> None:
         """Follow the model to another device, and accept weights that others loaded into it."""
         for layer in self.layers:
@@ -298,13 +324,9 @@ class Pruner:
                         "checkpoint together with its optimizer state, and before training goes on"
                     )
                 kept = layer.mask.ne(0)
-                layer.master = torch.where(kept, weight.data / torch.where(kept, layer.mask, 1.0), layer.master)
-        if self.steps_done == 0 and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
-            # Data-parallel wrappers make the weights of all ranks equal, but know nothing of masters and scores.
-            for layer in self.layers:
-                for tensor in (layer.master, layer.scores):
-                    if tensor is not None:
-                        dist.broadcast(tensor.data, src=0)
+                factor = torch.where(kept, layer.mask, 1).to(weight.dtype)
+                layer.master = torch.where(kept, weight.data / factor, layer.master)
+                layer.version = weight._version
 
     def _check_gradients(self) -> None:
         grads = {layer.name: layer.weight.grad for layer in self.layers if layer.weight.grad is not None}
@@ -319,7 +341,7 @@ class Pruner:
         """From G in `weight.grad` make the gradients of S (with its penalty) and of W, once per backward pass."""
         for layer in self.layers:
             G = layer.weight.grad
-            if G is None or layer.prepared == (id(G), G._version):
+            if G is None or (layer.prepared and layer.prepared[0] is G and layer.prepared[1] == G._version):
                 continue
             if isinstance(layer.scores, nn.Parameter):
                 S = layer.scores
@@ -329,9 +351,11 @@ class Pruner:
                 if self.method in ("soft_movement", "l0") and self.penalty > 0.0:
                     scale = self.penalty if grad_scale is None else self.penalty * grad_scale
                     grad += scale * self._penalty_gradient(S.detach())
+                if self._score_optimizer is not None and grad_scale is not None:
+                    grad /= grad_scale  # the scores' own optimizer knows nothing of the scaler
                 S.grad = grad
             G.mul_(layer.factor)
-            layer.prepared = (id(G), G._version)
+            layer.prepared = (G, G._version)
 
     def _penalty_gradient(self, S: Tensor) -> Tensor:
         if self.method == "soft_movement":
@@ -347,14 +371,14 @@ class Pruner:
         """
         if self._optimizer is None:
             raise ValueError("attach() the pruner to an optimizer before clipping")
-        self._adopt()
+        self._catch_up()
         self._prepare()
         params: Iterable[Tensor] = [p for group in self._optimizer.param_groups for p in group["params"]]
         own = self._learnt_scores() if self._score_optimizer is not None else []
         norm = torch.nn.utils.clip_grad_norm_([*params, *own], max_norm)
         for layer in self.layers:
             if layer.weight.grad is not None:
-                layer.prepared = (id(layer.weight.grad), layer.weight.grad._version)
+                layer.prepared = (layer.weight.grad, layer.weight.grad._version)
         return norm
 
     # -- after the step -------------------------------------------------------------------------------------------
@@ -409,24 +433,40 @@ class Pruner:
 
     def _sample(self) -> None:
         """Write W * M for this step's sample of the gate; the noise depends on seed and step alone."""
+        self._recover()
+        self._adopt()
         generator = torch.Generator(self.layers[0].weight.device).manual_seed((self.seed << 32) + self.steps_done)
         for layer in self.layers:
-            layer.follow()
             assert layer.scores is not None
             S = layer.scores.detach()
             tiny = torch.finfo(S.dtype).tiny
             noise = torch.rand(S.shape, generator=generator, device=S.device, dtype=S.dtype).clamp_(tiny, 1.0 - 2**-24)
             layer.mask = hard_concrete(S, noise).to(layer.weight.dtype)
             layer.write()
-        self._sampled = True
+        self._sampled, self._drawn = True, self.steps_done
+
+    def _kept(self) -> list[int]:
+        """Entries kept of each matrix: by its mask (for evaluation), or non-zero in the plain weight once finalized."""
+        kept = []
+        for layer in self.layers:
+            current = layer.weight.data if self._finalized else layer.mask
+            if self._sampled and not self._finalized:
+                assert layer.scores is not None
+                current = hard_concrete_test_mask(layer.scores.detach())
+            kept.append(int(torch.count_nonzero(current)))
+        return kept
 
     # -- what it is and how to keep it -----------------------------------------------------------------------------
 
     @property
     def density(self) -> float:
         """Fraction of the target weights that the masks keep now."""
-        kept = sum(int(torch.count_nonzero(layer.mask)) for layer in self.layers)
-        return kept / sum(layer.mask.numel() for layer in self.layers)
+        return sum(self._kept()) / sum(layer.mask.numel() for layer in self.layers)
+
+    @property
+    def learns_scores(self) -> bool:
+        """Are the scores trained by the optimizer (movement, soft_movement, l0)?"""
+        return bool(self._learnt_scores())
 
     @property
     def done(self) -> bool:
@@ -438,9 +478,7 @@ class Pruner:
         import pandas as pd
 
         rows = []
-        for layer in self.layers:
-            current = layer.weight.data if self._finalized else layer.mask
-            kept = int(torch.count_nonzero(current))
+        for layer, kept in zip(self.layers, self._kept(), strict=True):
             rows.append((layer.name, tuple(layer.weight.shape), kept, kept / layer.weight.numel(), kept == 0))
         return pd.DataFrame(rows, columns=["layer", "shape", "kept", "density", "empty"])
 
@@ -464,11 +502,13 @@ class Pruner:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from `state_dict()`; raises ValueError where settings or matrices differ, before changing anything."""
-        if self._optimizer is None:
-            raise ValueError("attach() the pruner to an optimizer before load_state_dict()")
+        if self._optimizer is None or self._finalized:
+            raise ValueError("load_state_dict() belongs between attach() and finalize()")
         own = self.settings()
         wrong = {key: (state["settings"].get(key), own[key]) for key in own if state["settings"].get(key) != own[key]}
         shapes = {name: tuple(t.shape) for name, t in state["master"].items()}
+        if ("score_optimizer" in state) != (self._score_optimizer is not None):
+            wrong["score_optimizer"] = ("score_optimizer" in state, self._score_optimizer is not None)
         if wrong or shapes != {layer.name: tuple(layer.weight.shape) for layer in self.layers}:
             what = ", ".join(f"{k}: saved {a!r}, here {b!r}" for k, (a, b) in wrong.items()) or "matrices differ"
             raise ValueError(f"the saved pruner does not fit this one ({what})")
@@ -477,9 +517,10 @@ class Pruner:
             layer.master = state["master"][layer.name].to(layer.weight.device, layer.weight.dtype, copy=True)
             if layer.scores is not None:
                 layer.scores.data = state["scores"][layer.name].to(layer.weight.device, layer.scores.dtype, copy=True)
+            layer.prepared = None
         if self._score_optimizer is not None:
             self._score_optimizer.load_state_dict(state["score_optimizer"])
-        self.steps_done = state["steps_done"]
+        self.steps_done, self._drawn = state["steps_done"], -1
         self._renew_masks()
         self.penalty = state["penalty"]
 
@@ -526,6 +567,9 @@ class Pruner:
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
+        scores = {id(S) for S in self._learnt_scores()}
+        for group in self._optimizer.param_groups:
+            group["params"] = [p for p in group["params"] if id(p) not in scores]
         for S in self._learnt_scores():
             self._optimizer.state.pop(S, None)
         self._optimizer._mvp_lite_pruner = None  # type: ignore[attr-defined]
@@ -541,7 +585,7 @@ _PENALTY_RANGE = (1e-4, 1e6)
 @torch.compiler.disable
 def _l0_forward(pruner: Pruner | None, module: nn.Module) -> None:
     """Training sees one sample per optimizer step, evaluation the test-time mask."""
-    if pruner is None or module is not pruner.model or any(layer.masked is not None for layer in pruner.layers):
+    if pruner is None or module is not pruner.model:
         return
     if module.training and not pruner._sampled:
         pruner._sample()
@@ -570,8 +614,9 @@ def _find_layers(model: nn.Module, target: str | None) -> list[_Layer]:
         hint = "no linear map inside numbered blocks (nn.ModuleList): pass target=" if target is None else f"target={target!r} matches none"
         raise ValueError(f"{hint}; linear modules are {_some(list(linear))}")
     owners: dict[int, list[str]] = {}
-    for name, parameter in model.named_parameters(remove_duplicate=False):
-        owners.setdefault(id(parameter), []).append(name)
+    for name, module in model.named_modules():  # each module once: one that is called in several places is fine
+        for key, parameter in module.named_parameters(recurse=False):
+            owners.setdefault(id(parameter), []).append(f"{name}.{key}")
     layers = []
     for name, module in chosen.items():
         weight = module.weight
