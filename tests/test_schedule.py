@@ -1,0 +1,69 @@
+"""The cubic schedule: corners, shape, and the printed formula that it is not."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mvp_lite.schedule import check_schedule, cubic
+
+runs = st.tuples(st.integers(0, 50), st.integers(0, 50), st.integers(1, 200)).map(lambda r: (sum(r), r[0], r[1]))
+
+
+def printed(t: int, initial: float, final: float, total: int, warmup: int, cooldown: int) -> float:
+    """Eq. 5 with the numerator as printed."""
+    return final + (initial - final) * (1 - (t - warmup - cooldown) / (total - warmup - cooldown)) ** 3
+
+
+def test_corners():
+    v = [cubic(t, 1.0, 0.1, 100, 10, 20) for t in range(101)]
+    assert v[:11] == [1.0] * 11 and v[80:] == [0.1] * 21
+    assert v[11] == pytest.approx(0.1 + 0.9 * (69 / 70) ** 3) and v[79] == pytest.approx(0.1 + 0.9 / 70**3)
+    assert v[45] == pytest.approx(0.1 + 0.9 / 8)
+
+
+def test_the_printed_formula_jumps():
+    assert printed(10, 1.0, 0.1, 100, 10, 20) == pytest.approx(2.01, abs=5e-3)
+    assert printed(79, 1.0, 0.1, 100, 10, 20) == pytest.approx(0.124, abs=5e-4)
+    assert cubic(10, 1.0, 0.1, 100, 10, 20) == 1.0 and cubic(79, 1.0, 0.1, 100, 10, 20) == pytest.approx(0.1, abs=1e-4)
+
+
+@given(runs, st.floats(0.01, 1.0), st.floats(0.0, 1.0))
+def test_starts_and_ends_where_it_should_and_never_turns_back(run, initial, final):
+    total, warmup, cooldown = run
+    v = [cubic(t, initial, final, *run) for t in range(total + 1)]
+    assert v[0] == v[warmup] == initial and v[total - cooldown] == v[total] == final
+    steps = [b - a for a, b in zip(v, v[1:], strict=False)]
+    direction = 1 if final >= initial else -1
+    assert all(s * direction >= -1e-15 for s in steps)
+    # A cubic's steepest slope is 3 / length: no jump anywhere.
+    assert max(map(abs, steps)) <= 3 * abs(final - initial) / (total - warmup - cooldown) + 1e-12
+
+
+def test_a_step_beyond_the_end_stays():
+    assert cubic(1000, 1.0, 0.1, 100, 10, 20) == 0.1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "match"),
+    [
+        ((0, 0, 0), "total_steps=0: .*at least 1"),
+        ((-5, 0, 0), "total_steps=-5"),
+        ((10.0, 0, 0), r"total_steps=10\.0: a whole number"),
+        ((True, 0, 0), "total_steps=True"),
+        (("10", 0, 0), "total_steps='10'"),
+        ((10, -1, 0), "warmup_steps=-1: .*at least 0"),
+        ((10, 0, -1), "cooldown_steps=-1: .*at least 0"),
+        ((10, 0.1, 0), r"warmup_steps=0\.1: a whole number"),
+        ((10, 4, 6), r"warmup_steps=4 \+ cooldown_steps=6 must be less than total_steps=10"),
+        ((10, 10, 0), r"warmup_steps=10 \+ cooldown_steps=0 must be less"),
+        ((10, 0, 11), r"warmup_steps=0 \+ cooldown_steps=11 must be less"),
+    ],
+)
+def test_impossible_runs(arguments, match):
+    with pytest.raises(ValueError, match=match):
+        check_schedule(*arguments)
+
+
+@pytest.mark.parametrize("arguments", [(1, 0, 0), (10, 4, 5), (10, 9, 0), (10, 0, 9)])
+def test_possible_runs(arguments):
+    check_schedule(*arguments)
