@@ -26,7 +26,9 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from mvp_lite.feedback import DensityFeedback, land
 from mvp_lite.masks import (
+    HARD_CONCRETE,
     expected_l0,
     hard_concrete,
     hard_concrete_gradient,
@@ -43,7 +45,7 @@ if TYPE_CHECKING:
 
 __all__ = ["METHODS", "Pruner"]
 
-#: method -> (start of the scores, or None where they are not learnt; default rate of the scores)
+#: method -> (start of the scores, or None where they are not learnt; the papers' rate of the scores)
 METHODS: dict[str, tuple[float | None, float]] = {
     "magnitude": (None, 0.0),
     "movement": (0.0, 1e-2),
@@ -51,6 +53,9 @@ METHODS: dict[str, tuple[float | None, float]] = {
     "l0": (2.197, 1e-1),
     "random": (None, 0.0),
 }
+# With the feedback rule the scores must be able to cross the cut within the run, however short: under Adam and a linear
+# decay, a rate of 30 / total_steps is a path of 15 logits.
+_FEEDBACK_PATH = 30.0
 STATE_KEY = "mvp_lite"
 _SCALE_AWARE = ("Adafactor", "Lamb", "LAMB", "Lars", "LARS")  # their step size follows the parameter's norm
 
@@ -105,7 +110,8 @@ class Pruner:
         total_steps, warmup_steps, cooldown_steps: optimizer steps of the whole run, before the density starts to fall,
             and at the end with the final density held (defaults: a tenth and three tenths of the run).
         scope: "local" cuts each matrix, "global" the pool of all; a threshold or gate is global by nature.
-        score_lr: learning rate of the scores (default: 1e-2; l0 1e-1); a scheduler on the optimizer moves it too.
+        score_lr: learning rate of the scores; a scheduler on the optimizer moves it too. Default: the papers' 1e-2 (l0
+            1e-1), but 30 / total_steps where the feedback rule is at work.
         target: regular expression searched in module names; default: every linear map inside the numbered blocks of
             the model (its encoder), never embeddings, pooler or head.
         initial_density: fraction kept during warm-up (magnitude, movement, random).
@@ -166,6 +172,9 @@ class Pruner:
             cooldown_steps = 3 * total_steps // 10
         check_schedule(total_steps, warmup_steps, cooldown_steps)
         start, rate = METHODS[method]
+        free = method in ("soft_movement", "l0")
+        if free and penalty == "feedback":
+            rate = _FEEDBACK_PATH / total_steps
         self.score_lr = rate if score_lr is None else score_lr
         if start is not None and not self.score_lr > 0.0:
             raise ValueError(f"score_lr={score_lr!r}: a positive learning rate")
@@ -175,9 +184,8 @@ class Pruner:
         self.final_density, self.initial_density = float(density), float(initial_density)
         self.total_steps, self.warmup_steps, self.cooldown_steps = total_steps, warmup_steps, cooldown_steps
         self.threshold, self.min_density, self.seed = float(threshold), float(min_density), seed
-        self.feedback = penalty == "feedback"
-        self.penalty = _START_PENALTY if isinstance(penalty, str) else float(penalty)
-        self.final_penalty = self.penalty
+        self.penalty = self.final_penalty = 0.0 if isinstance(penalty, str) else float(penalty)
+        self._feedback = DensityFeedback() if free and penalty == "feedback" else None
         self.steps_done = 0
         self.model = model
         self.layers = _find_layers(model, target)
@@ -285,6 +293,10 @@ class Pruner:
         for S in self._learnt_scores():
             S.grad = None
         self.steps_done += 1
+        if self._feedback is not None and self.done:
+            low, high, _ = HARD_CONCRETE
+            edge = self.threshold if self.method == "soft_movement" else -low / (high - low)
+            land([S.data for S in self._learnt_scores()], self.final_density, math.log(edge / (1.0 - edge)))
         self._renew_masks()
         self._renew_penalty()
 
@@ -300,15 +312,16 @@ class Pruner:
     def _catch_up(self) -> None:
         """Take in what happened to the weights since the last step."""
         self._recover()
+        if self.steps_done == 0 and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+            # Data-parallel wrappers make the weights of all ranks equal, but know nothing of masters, scores and masks.
+            for layer in self.layers:
+                layer.follow()
+                for tensor in (layer.master, layer.scores, layer.factor):
+                    if tensor is not None:
+                        dist.broadcast(tensor.data, src=0)
         self._adopt()
         if self.method == "l0" and not self._sampled and self._drawn == self.steps_done:
             self._sample()  # an evaluation or a checkpoint came between backward and step
-        if self.steps_done == 0 and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
-            # Data-parallel wrappers make the weights of all ranks equal, but know nothing of masters and scores.
-            for layer in self.layers:
-                for tensor in (layer.master, layer.scores):
-                    if tensor is not None:
-                        dist.broadcast(tensor.data, src=0)
 
     def _adopt(self) -> None:
         """Follow the model to another device, and accept weights that others loaded into it."""
@@ -339,6 +352,7 @@ class Pruner:
 
     def _prepare(self, grad_scale: Tensor | None = None) -> None:
         """From G in `weight.grad` make the gradients of S (with its penalty) and of W, once per backward pass."""
+        total, scale = 0.0, 1.0 if grad_scale is None else float(grad_scale)
         for layer in self.layers:
             G = layer.weight.grad
             if G is None or (layer.prepared and layer.prepared[0] is G and layer.prepared[1] == G._version):
@@ -348,14 +362,17 @@ class Pruner:
                 grad = movement_gradient(G.to(S.dtype), layer.master.to(S.dtype))
                 if self.method == "l0":
                     grad *= hard_concrete_gradient(layer.mask.to(S.dtype))
-                if self.method in ("soft_movement", "l0") and self.penalty > 0.0:
-                    scale = self.penalty if grad_scale is None else self.penalty * grad_scale
-                    grad += scale * self._penalty_gradient(S.detach())
-                if self._score_optimizer is not None and grad_scale is not None:
-                    grad /= grad_scale  # the scores' own optimizer knows nothing of the scaler
+                if self._feedback is not None:
+                    total += float(torch.linalg.vector_norm(grad, 1)) / scale
+                if self.penalty > 0.0:
+                    grad += scale * self.penalty * self._penalty_gradient(S.detach())
+                if self._score_optimizer is not None:
+                    grad /= scale  # the scores' own optimizer knows nothing of the scaler
                 S.grad = grad
             G.mul_(layer.factor)
             layer.prepared = (G, G._version)
+        if self._feedback is not None and total > 0.0:
+            self._feedback.observe(total / self._count)
 
     def _penalty_gradient(self, S: Tensor) -> Tensor:
         if self.method == "soft_movement":
@@ -420,14 +437,13 @@ class Pruner:
     def _renew_penalty(self) -> None:
         if self.method not in ("soft_movement", "l0"):
             return
-        if not self.feedback:  # the published schedule: lambda follows the threshold; the gate has a constant one
+        if self._feedback is None:  # the published schedule: lambda follows the threshold; the gate has a constant one
             self.penalty = self.final_penalty
             if self.method == "soft_movement":
                 self.penalty *= self._level(0.0, self.threshold) / self.threshold
             return
-        wanted = self._level(self.initial_density, self.final_density)
-        error = math.log(max(self.density, 1e-6) / wanted)
-        self.penalty = min(max(self.penalty * math.exp(_FEEDBACK_GAIN * error), _PENALTY_RANGE[0]), _PENALTY_RANGE[1])
+        wanted = self._level(1.0, self.final_density)
+        self.penalty = self._feedback.penalty(self.density, wanted, self._count)
 
     # -- l0's sampling --------------------------------------------------------------------------------------------
 
@@ -459,9 +475,13 @@ class Pruner:
     # -- what it is and how to keep it -----------------------------------------------------------------------------
 
     @property
+    def _count(self) -> int:
+        return sum(layer.mask.numel() for layer in self.layers)
+
+    @property
     def density(self) -> float:
         """Fraction of the target weights that the masks keep now."""
-        return sum(self._kept()) / sum(layer.mask.numel() for layer in self.layers)
+        return sum(self._kept()) / self._count
 
     @property
     def learns_scores(self) -> bool:
@@ -470,7 +490,11 @@ class Pruner:
 
     @property
     def done(self) -> bool:
-        """Has the density reached its end (the cool-down began)? Only such checkpoints compare fairly."""
+        """Has the density reached its end (the cool-down began)? Only such checkpoints compare fairly.
+
+        So with the Trainer's `load_best_model_at_end=True, metric_for_best_model="score"`, let `compute_metrics` return
+        `{"score": accuracy if pruner.done else -1.0}`; `finalize()` then keeps the weights of the best checkpoint.
+        """
         return self.steps_done >= self.total_steps - self.cooldown_steps
 
     def report(self) -> pd.DataFrame:
@@ -485,8 +509,8 @@ class Pruner:
     def settings(self) -> dict[str, Any]:
         """What must agree for a saved state to fit."""
         names = ("method", "scope", "final_density", "initial_density", "total_steps", "warmup_steps", "cooldown_steps")
-        names += ("threshold", "min_density", "feedback", "final_penalty", "seed")
-        return {name: getattr(self, name) for name in names}
+        names += ("threshold", "min_density", "final_penalty", "seed")
+        return {name: getattr(self, name) for name in names} | {"feedback": self._feedback is not None}
 
     def state_dict(self) -> dict[str, Any]:
         """Masters, scores, step and lambda: tensors (not copies) and plain numbers, so `torch.load` needs no pickle.
@@ -496,6 +520,8 @@ class Pruner:
         state: dict[str, Any] = {"settings": self.settings(), "steps_done": self.steps_done, "penalty": self.penalty}
         state["master"] = {layer.name: layer.master for layer in self.layers}
         state["scores"] = {layer.name: layer.scores.data for layer in self.layers if layer.scores is not None}
+        if self._feedback is not None:
+            state["feedback"] = self._feedback.state_dict()
         if self._score_optimizer is not None:
             state["score_optimizer"] = self._score_optimizer.state_dict()
         return state
@@ -518,6 +544,8 @@ class Pruner:
             if layer.scores is not None:
                 layer.scores.data = state["scores"][layer.name].to(layer.weight.device, layer.scores.dtype, copy=True)
             layer.prepared = None
+        if self._feedback is not None:
+            self._feedback.load_state_dict(state["feedback"])
         if self._score_optimizer is not None:
             self._score_optimizer.load_state_dict(state["score_optimizer"])
         self.steps_done, self._drawn = state["steps_done"], -1
@@ -575,11 +603,6 @@ class Pruner:
         self._optimizer._mvp_lite_pruner = None  # type: ignore[attr-defined]
         self._finalized = True
         return self.model
-
-
-_START_PENALTY = 1.0
-_FEEDBACK_GAIN = 0.1
-_PENALTY_RANGE = (1e-4, 1e6)
 
 
 @torch.compiler.disable
