@@ -25,7 +25,7 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 # A file imports only from files above it.
 CORE = ["masks", "scores", "schedule", "layers", "pruner", "distill", "train"]
 STRUCTURE = ["groups", "shrink", "gradient_free", "storage"]
-COURSE = ["tasks", "pretrained", "toy", "figures", "widgets", "ledger", "exercises", "experiments"]
+COURSE = ["tasks", "pretrained", "toy", "figures", "notebook", "widgets", "ledger", "exercises", "experiments"]
 ORDER = ["paths", *CORE, *STRUCTURE, *(f"course.{name}" for name in COURSE)]
 EXEMPT = ["__init__", "__main__", "course.__init__"]
 CORE_LIMIT = 900

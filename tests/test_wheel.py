@@ -66,3 +66,20 @@ def test_ten_lines_run_from_the_wheel(built: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert "of the weights kept" in done.stdout
     assert (elsewhere / "pruned" / "model.safetensors").is_file()
+
+
+def test_own_loop_runs_as_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from transformers import BertConfig, BertForSequenceClassification
+
+    monkeypatch.chdir(tmp_path)
+    sizes = {"vocab_size": 20, "hidden_size": 16, "intermediate_size": 32}
+    torch.manual_seed(0)
+    model = BertForSequenceClassification(BertConfig(**sizes, num_hidden_layers=2, num_attention_heads=2))
+    steps = 20
+    batches = [{"input_ids": torch.randint(20, (4, 6)), "labels": torch.randint(2, (4,))} for _ in range(steps)]
+    exec(readme_example("own loop"), {"model": model, "steps": steps, "batches": batches})
+
+    pruned = BertForSequenceClassification.from_pretrained("pruned")
+    weights = [m.weight for m in pruned.bert.encoder.modules() if isinstance(m, torch.nn.Linear)]
+    kept = sum(int(weight.count_nonzero()) for weight in weights) / sum(weight.numel() for weight in weights)
+    assert kept == pytest.approx(0.1, abs=2e-3)
