@@ -1,0 +1,207 @@
+"""`fine_prune`: the fine-tuning loop of the paper, with a pruner around its optimizer."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from mvp_lite.pruner import Pruner
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["Result", "default_device", "fine_prune"]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run gave. `score` in per cent on the validation split; `density` is the measured fraction kept.
+
+    `history`: one row per step (step, loss, density, lr, penalty). `report`: one row per pruned matrix. `metrics`:
+    everything `evaluate` returned. `settings`: what the run was asked for. `model` is plain: no hooks, zeros baked in.
+    """
+
+    score: float
+    density: float
+    metrics: dict[str, float]
+    history: pd.DataFrame
+    report: pd.DataFrame
+    settings: dict[str, Any]
+    seconds: float
+    model: nn.Module
+
+    def __repr__(self) -> str:
+        what = self.settings
+        return f"Result({what['method']} on {what['task']}: score {self.score:.1f} at density {self.density:.3g})"
+
+
+def default_device() -> torch.device:
+    """`MVP_LITE_DEVICE` if set, else the GPU if there is one, else the CPU."""
+    return torch.device(os.environ.get("MVP_LITE_DEVICE") or ("cuda" if torch.cuda.is_available() else "cpu"))
+
+
+def fine_prune(
+    model: nn.Module,
+    task: Any,
+    method: str = "movement",
+    density: float = 0.03,
+    *,
+    steps: int | None = None,
+    lr: float | None = None,
+    score_lr: float | None = None,
+    batch_size: int = 32,
+    warmup_steps: int | None = None,
+    cooldown_steps: int | None = None,
+    seed: int = 0,
+    device: torch.device | str | None = None,
+    freeze_embeddings: bool = True,
+    max_norm: float = 1.0,
+    bf16: bool = False,
+    tokenizer: Any = None,
+    progress: bool = True,
+    **options: Any,
+) -> Result:
+    """Fine-tune `model` on `task` in place and prune it on the way; returns scores, history and the plain model.
+
+    As in Sanh et al. 2020: AdamW without decay, linear warm-up over a tenth of the steps and linear decay to 0 for
+    both rates, joint gradient clipping, embeddings frozen.
+
+    Args:
+        model: what `load_model` or `from_pretrained` returned; start each run from a fresh one.
+        task: what `load_task` returned.
+        method: a `Pruner` method, or "dense" for plain fine-tuning.
+        density: fraction of the encoder's matrices kept, in (0, 1].
+        steps, lr: optimizer steps and rate of the weights (default: the task's own, `task.recipe`).
+        score_lr, warmup_steps, cooldown_steps: see `Pruner`; so are all further options (scope, target, penalty, …).
+        batch_size: sequences per step.
+        seed: order of the data, dropout, and the pruner's noise. The global random state is left alone.
+        device: default `default_device()`; the model stays there.
+        freeze_embeddings: train everything but the embeddings.
+        max_norm: clip the joint gradient norm to this.
+        bf16: forward pass under bfloat16 autocast; weights, scores and optimizer stay in float32.
+        tokenizer: default: the one stored beside the model.
+        progress: show a bar with loss, density and, at the end, the score.
+
+    Raises:
+        ValueError: bad settings, NaN gradients; see `Pruner`.
+    """
+    started = time.perf_counter()
+    default_steps, default_lr = task.recipe(batch_size)
+    steps = default_steps if steps is None else steps
+    lr = default_lr if lr is None else lr
+    for name, value in (("lr", lr), ("max_norm", max_norm)):
+        if not value > 0:
+            raise ValueError(f"{name}={value!r}: a positive number")
+    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
+        raise ValueError(f"steps={steps!r}: a whole number of optimizer steps, at least 1")
+    device = default_device() if device is None else torch.device(device)
+    encoded = task.encode(_tokenizer(model, task) if tokenizer is None else tokenizer)
+
+    model.to(device)
+    trainable = [p for p in model.parameters() if p.requires_grad]
+    frozen = _embeddings(model) if freeze_embeddings else []
+    try:
+        for p in frozen:
+            p.requires_grad_(False)
+        optimizer = torch.optim.AdamW([p for p in trainable if p.requires_grad], lr=lr, weight_decay=0.0, fused=True)
+        pruner = None
+        if method != "dense":
+            pruner = Pruner(
+                model, method, density=density, total_steps=steps, warmup_steps=warmup_steps,
+                cooldown_steps=cooldown_steps, score_lr=score_lr, seed=seed, **options,
+            ).attach(optimizer)  # fmt: skip
+        elif options:
+            raise ValueError(f"method='dense' takes no pruning options, got {', '.join(options)}")
+        batches = encoded.batches("train", batch_size, seed=seed, steps=steps, device=device)
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            torch.manual_seed(seed)
+            rows = _train(model, optimizer, pruner, batches, steps, max_norm, bf16, progress)
+    finally:
+        for p in frozen:
+            p.requires_grad_(True)
+    if pruner is not None:
+        pruner.finalize()
+    metrics = encoded.evaluate(model, "validation", device=device)
+    if progress:
+        print(f"{method}: {task.metric} {metrics['score']:.1f} at density {1.0 if pruner is None else pruner.density:.3g}")
+
+    import pandas as pd
+
+    settings = {"task": task.name, "method": method, "density": 1.0 if pruner is None else density, "steps": steps}
+    settings |= {"lr": lr, "score_lr": None if pruner is None or not pruner.learns_scores else pruner.score_lr}
+    settings |= {"batch_size": batch_size, "seed": seed, "freeze_embeddings": freeze_embeddings, "bf16": bf16, "device": str(device)}
+    settings |= {} if pruner is None else pruner.settings()
+    return Result(
+        score=metrics["score"],
+        density=1.0 if pruner is None else pruner.density,
+        metrics=metrics,
+        history=pd.DataFrame(rows, columns=["step", "loss", "density", "lr", "penalty"]),
+        report=pd.DataFrame() if pruner is None else pruner.report(),
+        settings=settings,
+        seconds=time.perf_counter() - started,
+        model=model,
+    )
+
+
+def _train(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    pruner: Pruner | None,
+    batches: Any,
+    steps: int,
+    max_norm: float,
+    bf16: bool,
+    progress: bool,
+) -> list[tuple[int, float, float, float, float]]:
+    from tqdm.auto import tqdm
+
+    warmup = max(1, steps // 10)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: min((step + 1) / warmup, (steps - step) / max(1, steps - warmup))
+    )
+    model.train()
+    rows = []
+    with tqdm(batches, total=steps, disable=not progress, mininterval=0.5) as bar:
+        for step, batch in enumerate(bar):
+            lr, density, penalty = scheduler.get_last_lr()[0], 1.0, 0.0
+            if pruner is not None:
+                density, penalty = pruner.density, pruner.penalty
+            with torch.autocast(batch["input_ids"].device.type, dtype=torch.bfloat16, enabled=bf16):
+                loss = model(**batch).loss
+            loss.backward()
+            if pruner is None:
+                nn.utils.clip_grad_norm_(model.parameters(), max_norm)
+            else:
+                pruner.clip_grad_norm_(max_norm)
+            optimizer.step()
+            scheduler.step()
+            optimizer.zero_grad()
+            rows.append((step, loss.item(), density, lr, penalty))
+            if step % 10 == 0 or step + 1 == steps:
+                bar.set_postfix(loss=f"{rows[-1][1]:.3f}", density=f"{density:.3f}")
+    return rows
+
+
+def _embeddings(model: nn.Module) -> list[nn.Parameter]:
+    """Trainable parameters of the embeddings: of every `nn.Embedding` and of modules named after them."""
+    found = {}
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Embedding) or name.rpartition(".")[2] in ("embeddings", "embed_layer_norm"):
+            found.update({id(p): p for p in module.parameters() if p.requires_grad})
+    return list(found.values())
+
+
+def _tokenizer(model: nn.Module, task: Any) -> Any:
+    if task.tokenizer is not None:
+        return task.tokenizer
+    from transformers import AutoTokenizer
+
+    where = getattr(model, "name_or_path", "")
+    if not where:
+        raise ValueError("the model does not know where its tokenizer is (no name_or_path): pass tokenizer=")
+    return AutoTokenizer.from_pretrained(where)
