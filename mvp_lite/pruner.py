@@ -451,7 +451,8 @@ class Pruner:
         """Write W * M for this step's sample of the gate; the noise depends on seed and step alone."""
         self._recover()
         self._adopt()
-        generator = torch.Generator(self.layers[0].weight.device).manual_seed((self.seed << 32) + self.steps_done)
+        key = (1_000_003 * self.seed + self.steps_done) % 2**32  # a CPU generator reads no more than 32 bits
+        generator = torch.Generator(self.layers[0].weight.device).manual_seed(key)
         for layer in self.layers:
             assert layer.scores is not None
             S = layer.scores.detach()

@@ -1,5 +1,7 @@
 """The cubic schedule: corners, shape, and the printed formula that it is not."""
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -32,7 +34,7 @@ def test_starts_and_ends_where_it_should_and_never_turns_back(run, initial, fina
     total, warmup, cooldown = run
     v = [cubic(t, initial, final, *run) for t in range(total + 1)]
     assert v[0] == v[warmup] == initial and v[total - cooldown] == v[total] == final
-    steps = [b - a for a, b in zip(v, v[1:], strict=False)]
+    steps = [b - a for a, b in pairwise(v)]
     direction = 1 if final >= initial else -1
     assert all(s * direction >= -1e-15 for s in steps)
     # A cubic's steepest slope is 3 / length: no jump anywhere.

@@ -88,7 +88,7 @@ def test_sign_table(g, w, rises):
 
 @pytest.mark.parametrize("method", ["movement", "soft_movement", "magnitude"])
 def test_teaching_layer(method):
-    W, x, loss = problem()
+    W, x, _ = problem()
     linear = nn.Linear(7, 5, dtype=torch.float64)
     linear.weight.data.copy_(W)
     layer = mvp.MaskedLinear(linear, method)
