@@ -23,9 +23,9 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 # A file imports only from files above it.
-CORE = ["masks", "scores", "schedule", "layers", "pruner", "distill", "train"]
+CORE = ["masks", "scores", "schedule", "layers", "feedback", "pruner", "distill", "train"]
 STRUCTURE = ["groups", "shrink", "gradient_free", "storage"]
-COURSE = ["tasks", "pretrained", "toy", "figures", "notebook", "widgets", "ledger", "exercises", "experiments"]
+COURSE = ["toy", "tasks", "pretrained", "figures", "notebook", "widgets", "ledger", "exercises", "experiments"]
 ORDER = ["paths", *CORE, *STRUCTURE, *(f"course.{name}" for name in COURSE)]
 EXEMPT = ["__init__", "__main__", "course.__init__"]
 CORE_LIMIT = 900
