@@ -1,0 +1,131 @@
+"""`python -m mvp_lite …`: run grids of experiments, build and measure the toy."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m mvp_lite", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    run = commands.add_parser("run", help="fine-prune a model on a task: methods x densities x seeds, into a CSV")
+    run.add_argument("--model", required=True, help='"toy", a local folder or a hub name')
+    run.add_argument("--model-name", help="name to record in the CSV (default: the last part of --model)")
+    run.add_argument("--task", required=True, help="toy/…, sst2, mnli, qqp or squad")
+    run.add_argument("--data-dir", help="folder of JSON lines; without it the hub's data set is read")
+    run.add_argument("--max-length", type=int, help="tokens per row (default: the task's)")
+    run.add_argument("--methods", type=_words, default=_words("dense,magnitude,movement,soft_movement,l0"))
+    run.add_argument("--out", type=Path, help="results file (default: data/results/small_TASK.csv)")
+    _grid_options(run, densities="0.1,0.03", seeds="0", steps=1500, lrs="3e-5,1e-4,3e-4", tune_steps=500)
+
+    toy = commands.add_parser("toy", help="the toy language").add_subparsers(dest="action", required=True)
+    build = toy.add_parser("build", help="remake the toy's rows and its pretrained encoder (resumable)")
+    build.add_argument("--out", type=Path, help="folder (default: the toy's own in data/)")
+    build.add_argument("--seed", type=int, default=0)
+    measure = toy.add_parser("measure", help="the toy's grid: tasks x methods x densities x seeds (resumable)")
+    measure.add_argument("--tasks", type=_words, default=_words("sentiment,inference,paraphrase,qa"))
+    measure.add_argument("--methods", type=_words, default=_words("dense,scratch,magnitude,movement"))
+    measure.add_argument("--out", type=Path, help="results file (default: data/results/toy.csv)")
+    _grid_options(measure, densities="0.7,0.1,0.03", seeds="0,1,2,3,4", steps=None, lrs=None, tune_steps=None)
+
+    args = parser.parse_args(argv)
+    words = sys.argv[1:] if argv is None else argv
+    try:
+        if args.command == "run":
+            _run(args, words)
+        elif args.action == "build":
+            _build(args)
+        else:
+            _measure(args, words)
+    except (ValueError, OSError) as error:
+        parser.exit(2, f"{parser.prog}: {error}\n")
+    return 0
+
+
+def _words(text: str) -> list[str]:
+    return [word for word in text.split(",") if word]
+
+
+def _grid_options(parser: argparse.ArgumentParser, **defaults: Any) -> None:
+    def numbers(kind: type) -> Any:
+        return lambda text: [kind(word) for word in _words(text)]
+
+    parser.add_argument("--densities", type=numbers(float), default=numbers(float)(defaults["densities"]))
+    parser.add_argument("--seeds", type=numbers(int), default=numbers(int)(defaults["seeds"]), help="reported seeds")
+    parser.add_argument("--steps", type=int, default=defaults["steps"], help="optimizer steps of every run")
+    lrs = defaults["lrs"]
+    parser.add_argument("--lrs", type=numbers(float), default=lrs and numbers(float)(lrs), help="rates to choose from")
+    parser.add_argument("--tune-steps", type=int, default=defaults["tune_steps"], help="steps of a tuning run")
+    parser.add_argument("--tune-seeds", type=numbers(int), default=[100], help="seeds of the tuning runs")
+    parser.add_argument("--holdout", type=int, default=1000, help="rows taken out of train for tuning")
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--scope", choices=("local", "global"), default="local")
+    parser.add_argument("--bf16", action="store_true", help="bfloat16 autocast")
+
+
+def _grid(args: argparse.Namespace, words: list[str], **fixed: Any) -> Any:
+    from mvp_lite.course.experiments import Grid
+
+    names = "methods densities seeds steps lrs tune_steps tune_seeds holdout batch_size scope bf16".split()
+    return Grid(**{name: getattr(args, name) for name in names}, command=_recorded(words), **fixed)
+
+
+def _recorded(words: list[str]) -> str:
+    """The command with public names: paths are of no use to others."""
+    words = list(words)
+    for option, public in (("--data-dir", "DATA_DIR"), ("--out", None), ("--model", None)):
+        if option in words and (at := words.index(option) + 1) < len(words):
+            name = words[words.index("--model-name") + 1] if "--model-name" in words else Path(words[at]).name
+            words[at] = public or (name if option == "--model" else Path(words[at]).name)
+    if "--model-name" in words:
+        at = words.index("--model-name")
+        del words[at : at + 2]
+    return shlex.join(["python", "-m", "mvp_lite", *words])
+
+
+def _results(name: str) -> Path:
+    from mvp_lite.paths import data_path
+
+    return data_path("results", name)
+
+
+def _run(args: argparse.Namespace, words: list[str]) -> None:
+    from mvp_lite.course.experiments import run_grid
+
+    fixed = {"model": args.model, "model_name": args.model_name, "task": args.task, "data_dir": args.data_dir}
+    out = args.out or _results(f"small_{args.task.replace('/', '_')}.csv")
+    run_grid(_grid(args, words, max_length=args.max_length, **fixed), out, _log)
+
+
+def _build(args: argparse.Namespace) -> None:
+    from mvp_lite.course import toy
+    from mvp_lite.paths import data_path
+
+    toy.build(args.out or data_path("toy"), seed=args.seed)
+
+
+def _measure(args: argparse.Namespace, words: list[str]) -> None:
+    from mvp_lite.course import toy
+    from mvp_lite.course.experiments import run_grid, task_grids
+
+    args.steps = args.steps or toy.STEPS
+    args.lrs = args.lrs or list(toy.LRS)
+    args.tune_steps = args.tune_steps or args.steps
+    grid = _grid(args, words, model="toy", task="")
+    for part in task_grids(grid, [f"toy/{name}" for name in args.tasks]):
+        run_grid(part, args.out or _results("toy.csv"), _log)
+
+
+def _log(line: str) -> None:
+    print(line, flush=True)
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    raise SystemExit(main())
