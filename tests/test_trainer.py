@@ -99,7 +99,7 @@ def test_run_ends_pruned(run):
     kept = {name: int(torch.count_nonzero(mask)) for name, mask in masks.items()}
     if method in ("movement", "magnitude"):
         assert kept == {name: keep_count(mask.numel(), DENSITY) for name, mask in masks.items()}
-    assert 0.0 < pruner.density < 0.9
+    assert pruner.density == pytest.approx(DENSITY, rel=0.02)
     saved = load_file(folder / f"checkpoint-{STEPS}" / "model.safetensors")
     for name, mask in masks.items():
         assert torch.equal(saved[f"{name}.weight"] != 0, mask.cpu() != 0), (
@@ -165,6 +165,20 @@ def test_saved_model_is_the_plain_one(run, tmp_path, device):
         with torch.no_grad():
             assert torch.equal(loaded.to(device).eval()(**batch).logits, want)
     assert want.std() > 0
+
+
+def test_bf16_training_arguments(tmp_path, device):
+    """Autocast by the Trainer's own switch; weights and scores stay float32."""
+    trainer, pruner = make_trainer(tmp_path, device, bf16=True, save_strategy="no", eval_strategy="no")
+    trainer.train()
+    full, reference = make_trainer(tmp_path, device, save_strategy="no", eval_strategy="no")
+    full.train()
+    assert {(x.weight.dtype, x.scores.dtype) for x in pruner.layers} == {(torch.float32, torch.float32)}
+    assert list(pruner.report().kept) == [keep_count(x.weight.numel(), DENSITY) for x in pruner.layers]
+    pairs = list(zip(pruner.layers, reference.layers, strict=True))
+    assert not all(torch.equal(a.master, b.master) for a, b in pairs), "autocast was on"
+    common = sum(int((a.mask & b.mask).sum()) for a, b in pairs) / sum(int(b.mask.sum()) for _, b in pairs)
+    assert common > 0.7, "84 % when written; masks that have nothing in common share 20 %"
 
 
 # -- best model at the end ------------------------------------------------------------------------------------------
