@@ -106,7 +106,7 @@ def top_v_global(scores: Sequence[Tensor], density: float, min_density: float = 
         pool = pool.clamp(max=torch.finfo(pool.dtype).max).masked_fill(floor, float("inf"))
     kept = _top_k(pool, total)
     sizes = [S.numel() for S in scores]
-    return [part.view(S.shape) for part, S in zip(kept.split(sizes), scores, strict=True)]
+    return [part.view(S.shape) for part, S in zip(torch.split(kept, sizes), scores, strict=True)]
 
 
 def threshold_mask(scores: Tensor, threshold: float, min_density: float = 0.005) -> Tensor:
@@ -167,7 +167,7 @@ class TopV(torch.autograd.Function):
         return top_v(scores, density).to(scores.dtype)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         return grad, None
 
 
@@ -179,5 +179,5 @@ class Threshold(torch.autograd.Function):
         return threshold_mask(scores, threshold).to(scores.dtype)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         return grad, None

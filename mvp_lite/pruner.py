@@ -184,7 +184,7 @@ class Pruner:
         self.final_density, self.initial_density = float(density), float(initial_density)
         self.total_steps, self.warmup_steps, self.cooldown_steps = total_steps, warmup_steps, cooldown_steps
         self.threshold, self.min_density, self.seed = float(threshold), float(min_density), seed
-        self.penalty = self.final_penalty = 0.0 if isinstance(penalty, str) else float(penalty)
+        self.penalty = self.final_penalty = 0.0 if isinstance(penalty, str) or not free else float(penalty)
         self._feedback = DensityFeedback() if free and penalty == "feedback" else None
         self.steps_done = 0
         self.model = model
@@ -193,6 +193,7 @@ class Pruner:
         self._score_optimizer: Optimizer | None = None
         self._optimizer: Optimizer | None = None
         self._handles: list[Any] = []
+        self._mean_gradient: Tensor | None = None
         self._drawn = -1  # the step for which l0 last drew a sample
         self._skipping = self._sampled = self._scores_differ = self._finalized = False
         generator = torch.Generator().manual_seed(seed)
@@ -226,7 +227,9 @@ class Pruner:
         if getattr(optimizer, "_mvp_lite_pruner", None) is not None:
             raise ValueError("another pruner is attached to this optimizer")
         if "initial_lr" in optimizer.param_groups[0]:
-            raise ValueError("a scheduler was built on this optimizer already: call attach() first, so that it sees the scores")
+            raise ValueError(
+                "a scheduler was built on this optimizer already: call attach() first, so that it sees the scores"
+            )
         held = {id(p) for group in optimizer.param_groups for p in group["params"]}
         missing = [layer.name for layer in self.layers if id(layer.weight) not in held]
         frozen = [layer.name for layer in self.layers if not layer.weight.requires_grad]
@@ -239,8 +242,9 @@ class Pruner:
         elif scores:
             if any(word in kind for word in _SCALE_AWARE):
                 raise ValueError(
-                    f"optimizer={kind} scales steps by the parameter's norm, and scores start at {METHODS[self.method][0]}: "
-                    "pass score_optimizer=lambda scores: torch.optim.AdamW(scores, lr=1e-2, weight_decay=0)"
+                    f"optimizer={kind} scales steps by the parameter's norm, and scores start at "
+                    f"{METHODS[self.method][0]}: pass "
+                    "score_optimizer=lambda scores: torch.optim.AdamW(scores, lr=1e-2, weight_decay=0)"
                 )
             optimizer.add_param_group({"params": scores, "lr": self.score_lr, "weight_decay": 0.0})
         self._optimizer = optimizer
@@ -255,7 +259,9 @@ class Pruner:
             this = weakref.ref(self)  # a deep copy of the model then shares the hook, and the hook ignores it
             self._handles += [
                 self.model.register_forward_pre_hook(lambda module, _: _l0_forward(this(), module)),
-                self.model.register_state_dict_pre_hook(lambda module, *_: _l0_state(this(), module)),
+                self.model.register_state_dict_pre_hook(  # type: ignore[no-untyped-call]
+                    lambda module, *_: _l0_state(this(), module)
+                ),
             ]
         for layer in self.layers:  # the model may have been moved or loaded since the constructor ran
             layer.follow()
@@ -269,7 +275,7 @@ class Pruner:
 
     def _before_step(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if kwargs.get("closure") is not None or any(a is not None for a in args[1:]):
-            raise TypeError("optimizer.step(closure): the closure would see dense weights; call backward() before step()")
+            raise TypeError("optimizer.step(closure): a closure would see dense weights; call backward() before step()")
         self._recover()
         found_inf = getattr(optimizer, "found_inf", None)
         self._skipping = found_inf is not None and bool(found_inf)
@@ -292,9 +298,12 @@ class Pruner:
         self._recover()
         for S in self._learnt_scores():
             S.grad = None
+        if self._feedback is not None and self._mean_gradient is not None:
+            self._feedback.observe(float(self._mean_gradient))  # not before: a step may be skipped or repeated
+            self._mean_gradient = None
         self.steps_done += 1
         if self._feedback is not None and self.done:
-            low, high, _ = HARD_CONCRETE
+            low, high = HARD_CONCRETE[:2]
             edge = self.threshold if self.method == "soft_movement" else -low / (high - low)
             land([S.data for S in self._learnt_scores()], self.final_density, math.log(edge / (1.0 - edge)))
         self._renew_masks()
@@ -328,7 +337,9 @@ class Pruner:
         for layer in self.layers:
             weight = layer.weight
             if getattr(layer.module, "weight", None) is not weight or weight.dtype != layer.master.dtype:
-                raise ValueError(f"{layer.name}.weight was replaced or changed its dtype after attach(): attach afterwards")
+                raise ValueError(
+                    f"{layer.name}.weight was replaced or changed its dtype after attach(): attach afterwards"
+                )
             layer.follow()
             if layer.changed():
                 if bool((weight.data.ne(0) & layer.mask.eq(0)).any()):
@@ -352,7 +363,7 @@ class Pruner:
 
     def _prepare(self, grad_scale: Tensor | None = None) -> None:
         """From G in `weight.grad` make the gradients of S (with its penalty) and of W, once per backward pass."""
-        total, scale = 0.0, 1.0 if grad_scale is None else float(grad_scale)
+        norms, scale = [], 1.0 if grad_scale is None else float(grad_scale)
         for layer in self.layers:
             G = layer.weight.grad
             if G is None or (layer.prepared and layer.prepared[0] is G and layer.prepared[1] == G._version):
@@ -363,7 +374,7 @@ class Pruner:
                 if self.method == "l0":
                     grad *= hard_concrete_gradient(layer.mask.to(S.dtype))
                 if self._feedback is not None:
-                    total += float(torch.linalg.vector_norm(grad, 1)) / scale
+                    norms.append(torch.linalg.vector_norm(grad, 1) / (scale * self._count))
                 if self.penalty > 0.0:
                     grad += scale * self.penalty * self._penalty_gradient(S.detach())
                 if self._score_optimizer is not None:
@@ -371,8 +382,8 @@ class Pruner:
                 S.grad = grad
             G.mul_(layer.factor)
             layer.prepared = (G, G._version)
-        if self._feedback is not None and total > 0.0:
-            self._feedback.observe(total / self._count)
+        if norms:
+            self._mean_gradient = torch.stack([norm.to(norms[0].device) for norm in norms]).sum()
 
     def _penalty_gradient(self, S: Tensor) -> Tensor:
         if self.method == "soft_movement":
@@ -381,7 +392,7 @@ class Pruner:
         return alive * (1.0 - alive) / (len(self.layers) * S.numel())
 
     def clip_grad_norm_(self, max_norm: float) -> Tensor:
-        r"""Clip the joint norm of $(G\odot M,\ G\odot W+\text{penalty},\ \text{other gradients})$, as the paper's code does.
+        r"""Clip the joint norm of $(G\odot M,\ G\odot W+\text{penalty},\ \text{other gradients})$, as the paper's code.
 
         Call it between `backward()` and `step()`, after `scaler.unscale_` if there is one. `torch`'s own clipping (and
         the Trainer's) sees G unmasked and no scores: masks then differ somewhat. Returns the norm before clipping.
@@ -432,7 +443,8 @@ class Pruner:
         if density < 1.0 and not self._scores_differ:
             self._scores_differ = any(bool(S.min() != S.max()) for S in scores)
             if not self._scores_differ:
-                warnings.warn("a cut while all scores are equal keeps the first entries: give warmup_steps", stacklevel=2)
+                text = "a cut while all scores are equal keeps the first entries: give warmup_steps"
+                warnings.warn(text, stacklevel=2)
 
     def _renew_penalty(self) -> None:
         if self.method not in ("soft_movement", "l0"):
@@ -509,8 +521,8 @@ class Pruner:
 
     def settings(self) -> dict[str, Any]:
         """What must agree for a saved state to fit."""
-        names = ("method", "scope", "final_density", "initial_density", "total_steps", "warmup_steps", "cooldown_steps")
-        names += ("threshold", "min_density", "final_penalty", "seed")
+        names = ["method", "scope", "final_density", "initial_density", "total_steps", "warmup_steps", "cooldown_steps"]
+        names += ["threshold", "min_density", "final_penalty", "seed"]
         return {name: getattr(self, name) for name in names} | {"feedback": self._feedback is not None}
 
     def state_dict(self) -> dict[str, Any]:
@@ -579,8 +591,8 @@ class Pruner:
             raise ValueError("finalize() before attach(): nothing was pruned")
         if not self.done and not early:
             raise ValueError(
-                f"finalize() after {self.steps_done} of {self.total_steps} steps: the density is {self.density:.3g}, not yet "
-                f"{self.final_density:.3g}; train on, or pass early=True to keep the masks as they are"
+                f"finalize() after {self.steps_done} of {self.total_steps} steps: the density is {self.density:.3g}, "
+                f"not yet {self.final_density:.3g}; train on, or pass early=True to keep the masks as they are"
             )
         self._recover()
         if any(layer.changed() for layer in self.layers):
@@ -588,8 +600,8 @@ class Pruner:
             now = sum(int(torch.count_nonzero(layer.mask)) for layer in self.layers)
             if kept > 1.1 * now and not early:
                 raise ValueError(
-                    f"weights loaded from outside keep {kept} entries, the schedule's end {now}: that checkpoint is from "
-                    "before the end of the schedule (pruner.done); pass early=True to keep it nevertheless"
+                    f"weights loaded from outside keep {kept} entries, the schedule's end {now}: that checkpoint is "
+                    "from before the end of the schedule (pruner.done); pass early=True to keep it nevertheless"
                 )
         elif self.method == "l0":
             self._renew_masks()
@@ -606,7 +618,7 @@ class Pruner:
         return self.model
 
 
-@torch.compiler.disable
+@torch.compiler.disable  # type: ignore[untyped-decorator]
 def _l0_forward(pruner: Pruner | None, module: nn.Module) -> None:
     """Training sees one sample per optimizer step, evaluation the test-time mask."""
     if pruner is None or module is not pruner.model:
@@ -635,7 +647,9 @@ def _find_layers(model: nn.Module, target: str | None) -> list[_Layer]:
     else:
         chosen = {n: m for n, m in linear.items() if pattern.search(n)}
     if not chosen:
-        hint = "no linear map inside numbered blocks (nn.ModuleList): pass target=" if target is None else f"target={target!r} matches none"
+        hint = f"target={target!r} matches none"
+        if target is None:
+            hint = "no linear map inside numbered blocks (nn.ModuleList): pass target="
         raise ValueError(f"{hint}; linear modules are {_some(list(linear))}")
     owners: dict[int, list[str]] = {}
     for name, module in model.named_modules():  # each module once: one that is called in several places is fine
@@ -644,10 +658,12 @@ def _find_layers(model: nn.Module, target: str | None) -> list[_Layer]:
     layers = []
     for name, module in chosen.items():
         weight = module.weight
-        if hasattr(weight, "ds_id") or type(weight).__name__ in ("DTensor", "FlatParameter") or not isinstance(weight, nn.Parameter):
+        sharded = hasattr(weight, "ds_id") or type(weight).__name__ in ("DTensor", "FlatParameter")
+        if sharded or not isinstance(weight, nn.Parameter):
             raise ValueError(f"{name}.weight is sharded (FSDP, DeepSpeed ZeRO) or parametrized: not supported")
         if len(owners[id(weight)]) > 1:
-            raise ValueError(f"{name}.weight is tied ({', '.join(owners[id(weight)])}): prune an untied copy, or leave it out")
+            names = ", ".join(owners[id(weight)])
+            raise ValueError(f"{name}.weight is tied ({names}): prune an untied copy, or leave it out")
         mask = torch.ones_like(weight, dtype=torch.bool)
         layers.append(_Layer(name, module, weight, weight.detach().clone(), mask))
     return layers

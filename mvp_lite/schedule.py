@@ -10,13 +10,15 @@ def check_schedule(total_steps: int, warmup_steps: int, cooldown_steps: int) -> 
 
     The published code accepts such settings silently and then never prunes, or prunes in one jump.
     """
-    for name, value in (("total_steps", total_steps), ("warmup_steps", warmup_steps), ("cooldown_steps", cooldown_steps)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < (name == "total_steps"):
-            raise ValueError(f"{name}={value!r}: a whole number of optimizer steps, at least {int(name == 'total_steps')}")
+    steps = {"total_steps": total_steps, "warmup_steps": warmup_steps, "cooldown_steps": cooldown_steps}
+    for name, value in steps.items():
+        least = int(name == "total_steps")
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise ValueError(f"{name}={value!r}: a whole number of optimizer steps, at least {least}")
     if warmup_steps + cooldown_steps >= total_steps:
         raise ValueError(
-            f"warmup_steps={warmup_steps} + cooldown_steps={cooldown_steps} must be less than total_steps={total_steps}: "
-            "the density falls in the steps between them"
+            f"warmup_steps={warmup_steps} + cooldown_steps={cooldown_steps} must be less than "
+            f"total_steps={total_steps}: the density falls in the steps between them"
         )
 
 

@@ -187,6 +187,16 @@ def test_the_gates_penalty_is_constant():
     train(net, opt, range(20), after=lambda: None if pruner.penalty == 7.0 else pytest.fail("moved"))
 
 
+@pytest.mark.parametrize("method", TOP_V)
+def test_a_penalty_is_for_free_densities_alone(method):
+    def run(penalty):
+        net, opt, pruner = make(method, penalty=penalty)
+        train(net, opt, range(8))
+        return snapshot(pruner)
+
+    assert same(run("feedback"), run(1e4))
+
+
 def test_a_cut_among_equal_scores_warns():
     with pytest.warns(UserWarning, match="all scores are equal.*warmup_steps"):
         make("movement", initial_density=0.5)
