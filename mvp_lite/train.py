@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from mvp_lite.pruner import Pruner
 
@@ -24,6 +24,7 @@ class Result:
 
     `history`: one row per step (step, loss, density, lr, penalty). `report`: one row per pruned matrix. `metrics`:
     everything `evaluate` returned. `settings`: what the run was asked for. `model` is plain: no hooks, zeros baked in.
+    `masters`: for each pruned matrix its dense weights at the end, pruned entries included, on the CPU (dense: none).
     """
 
     score: float
@@ -34,6 +35,7 @@ class Result:
     settings: dict[str, Any]
     seconds: float
     model: nn.Module
+    masters: dict[str, Tensor]
 
     def __repr__(self) -> str:
         what = self.settings
@@ -128,13 +130,21 @@ def fine_prune(
         pruner.finalize()
     metrics = encoded.evaluate(model, "validation", device=device)
     if progress:
-        print(f"{method}: {task.metric} {metrics['score']:.1f} at density {1.0 if pruner is None else pruner.density:.3g}")
+        print(
+            f"{method}: {task.metric} {metrics['score']:.1f} at density {1.0 if pruner is None else pruner.density:.3g}"
+        )
 
     import pandas as pd
 
     settings = {"task": task.name, "method": method, "density": 1.0 if pruner is None else density, "steps": steps}
     settings |= {"lr": lr, "score_lr": None if pruner is None or not pruner.learns_scores else pruner.score_lr}
-    settings |= {"batch_size": batch_size, "seed": seed, "freeze_embeddings": freeze_embeddings, "bf16": bf16, "device": str(device)}
+    settings |= {
+        "batch_size": batch_size,
+        "seed": seed,
+        "freeze_embeddings": freeze_embeddings,
+        "bf16": bf16,
+        "device": str(device),
+    }
     settings |= {} if pruner is None else pruner.settings()
     return Result(
         score=metrics["score"],
@@ -145,6 +155,7 @@ def fine_prune(
         settings=settings,
         seconds=time.perf_counter() - started,
         model=model,
+        masters={} if pruner is None else {layer.name: layer.master.cpu() for layer in pruner.layers},
     )
 
 
