@@ -258,7 +258,11 @@ class Pruner:
         if self.method == "l0":
             this = weakref.ref(self)  # a deep copy of the model then shares the hook, and the hook ignores it
             self._handles += [
-                self.model.register_forward_pre_hook(lambda module, _: _l0_forward(this(), module)),
+                self.model.register_forward_pre_hook(
+                    torch.compiler.disable(  # type: ignore[no-untyped-call]
+                        lambda module, _: _l0_forward(this(), module)
+                    )
+                ),
                 self.model.register_state_dict_pre_hook(  # type: ignore[no-untyped-call]
                     lambda module, *_: _l0_state(this(), module)
                 ),
@@ -322,12 +326,16 @@ class Pruner:
         """Take in what happened to the weights since the last step."""
         self._recover()
         if self.steps_done == 0 and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
-            # Data-parallel wrappers make the weights of all ranks equal, but know nothing of masters, scores and masks.
+            # Data-parallel wrappers make the weights of all ranks equal, but know nothing of the rest; l0's noise, too,
+            # must be the same on each rank.
             for layer in self.layers:
                 layer.follow()
                 for tensor in (layer.master, layer.scores, layer.factor):
                     if tensor is not None:
                         dist.broadcast(tensor.data, src=0)
+            seed = torch.tensor(self.seed, device=self.layers[0].weight.device)
+            dist.broadcast(seed, src=0)
+            self.seed = int(seed)
         self._adopt()
         if self.method == "l0" and not self._sampled and self._drawn == self.steps_done:
             self._sample()  # an evaluation or a checkpoint came between backward and step
@@ -618,7 +626,6 @@ class Pruner:
         return self.model
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]
 def _l0_forward(pruner: Pruner | None, module: nn.Module) -> None:
     """Training sees one sample per optimizer step, evaluation the test-time mask."""
     if pruner is None or module is not pruner.model:

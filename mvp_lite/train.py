@@ -179,7 +179,7 @@ def _train(
     rows = []
     with tqdm(batches, total=steps, disable=not progress, mininterval=0.5) as bar:
         for step, batch in enumerate(bar):
-            lr, density, penalty = scheduler.get_last_lr()[0], 1.0, 0.0
+            lr, density, penalty = float(scheduler.get_last_lr()[0]), 1.0, 0.0
             if pruner is not None:
                 density, penalty = pruner.density, pruner.penalty
             with torch.autocast(batch["input_ids"].device.type, dtype=torch.bfloat16, enabled=bf16):

@@ -145,7 +145,10 @@ def test_equal_with_accumulation_or_penalty(method, scope, accumulate, penalty, 
 
 
 def test_penalty_gradient_is_the_papers_mean_of_means():
-    S = [torch.randn(4, 5, dtype=torch.float64, requires_grad=True), torch.randn(7, 3, dtype=torch.float64, requires_grad=True)]
+    S = [
+        torch.randn(4, 5, dtype=torch.float64, requires_grad=True),
+        torch.randn(7, 3, dtype=torch.float64, requires_grad=True),
+    ]
     (sum(torch.sigmoid(s).mean() for s in S) / 2).backward()
     for s in S:
         torch.testing.assert_close(s.grad, soft_penalty_gradient(s.detach(), 2), rtol=1e-13, atol=0)

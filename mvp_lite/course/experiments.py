@@ -55,7 +55,12 @@ class Grid:
     def check(self) -> None:
         """Raise ValueError for a setting no run could have."""
         known = ("dense", "scratch", *METHODS)
-        for name, values in (("methods", self.methods), ("densities", self.densities), ("seeds", self.seeds), ("lrs", self.lrs)):
+        for name, values in (
+            ("methods", self.methods),
+            ("densities", self.densities),
+            ("seeds", self.seeds),
+            ("lrs", self.lrs),
+        ):
             if not values:
                 raise ValueError(f"{name} is empty: nothing to run")
         for method in self.methods:
@@ -205,7 +210,9 @@ def _hardware() -> str:
     name = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.exists():
-        name = next((line.split(":")[1].strip() for line in info.read_text().splitlines() if "model name" in line), name)
+        name = next(
+            (line.split(":")[1].strip() for line in info.read_text().splitlines() if "model name" in line), name
+        )
     return f"{name}, {os.cpu_count()} cores"
 
 

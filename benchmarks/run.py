@@ -1,0 +1,205 @@
+"""Speed and memory as ratios, each measured interleaved in one process: `make bench` writes `benchmarks/results.json`."""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import gc
+import json
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import BertConfig, BertForSequenceClassification
+
+from mvp_lite.masks import top_v
+from mvp_lite.pruner import METHODS, Pruner
+
+HERE = Path(__file__).resolve().parent
+VARIANTS = ("dense", *METHODS)
+
+
+def bert() -> BertForSequenceClassification:
+    config = BertConfig(
+        hidden_size=256, num_hidden_layers=4, num_attention_heads=4, intermediate_size=1024, num_labels=3
+    )
+    return BertForSequenceClassification(config).train()
+
+
+def stepper(variant: str, batch: int, length: int) -> Callable[[], None]:
+    """One fine-tuning step (forward, backward, clip, AdamW), in the middle of its schedule, of one variant."""
+    torch.manual_seed(0)
+    model = bert()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5)
+    pruner = None
+    if variant != "dense":
+        pruner = Pruner(model, variant, density=0.3, total_steps=10_000, warmup_steps=0, cooldown_steps=0)
+        pruner.attach(optimizer)
+    ids = torch.randint(0, 30_000, (batch, length))
+    labels = torch.randint(0, 3, (batch,))
+
+    def step() -> None:
+        model(input_ids=ids, labels=labels).loss.backward()
+        if pruner is None:
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        else:
+            pruner.clip_grad_norm_(1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+
+    step()
+    if pruner is not None:
+        pruner.steps_done = 5000
+    step()
+    return step
+
+
+def interleaved(work: dict[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
+    """Process seconds (all threads) of every piece of work, one after the other in each round."""
+    times: dict[str, list[float]] = {name: [] for name in work}
+    for _ in range(rounds):
+        for name, run in work.items():
+            start = time.process_time()
+            run()
+            times[name].append(time.process_time() - start)
+    return times
+
+
+def ratios(times: dict[str, list[float]], base: str) -> dict[str, Any]:
+    """Per piece of work: median over rounds of its time over the base's in the same round, and the quartiles."""
+    result: dict[str, Any] = {f"{base}_ms": round(1000 * statistics.median(times[base]), 3)}
+    for name, values in times.items():
+        if name != base:
+            quotients = [a / b for a, b in zip(values, times[base], strict=True)]
+            low, middle, high = statistics.quantiles(quotients, n=4)
+            result[name] = {"ratio": round(middle, 3), "quartiles": [round(low, 3), round(high, 3)]}
+    return result
+
+
+def steps(rounds: int) -> dict[str, Any]:
+    found = {}
+    for batch, length in ((16, 64), (8, 32)):
+        work = {variant: stepper(variant, batch, length) for variant in VARIANTS}
+        found[f"step over dense, 4x256 BERT, {batch}x{length}"] = ratios(interleaved(work, rounds), "dense")
+        del work
+        gc.collect()
+    return found
+
+
+def cuts(rounds: int) -> dict[str, Any]:
+    found = {}
+    for rows, columns in ((256, 256), (3072, 768)):
+        scores = torch.randn(rows, columns)
+        k = round(0.3 * scores.numel())
+
+        def kthvalue(scores: torch.Tensor = scores, k: int = k) -> torch.Tensor:
+            return scores > scores.view(-1).kthvalue(scores.numel() - k).values
+
+        def sort(scores: torch.Tensor = scores, k: int = k) -> torch.Tensor:
+            mask = torch.zeros(scores.numel(), dtype=torch.bool)
+            mask[scores.view(-1).argsort(descending=True)[:k]] = True
+            return mask.view_as(scores)
+
+        def ours(scores: torch.Tensor = scores) -> torch.Tensor:
+            return top_v(scores, 0.3)
+
+        assert torch.equal(ours(), kthvalue()) and torch.equal(ours(), sort())
+        times = interleaved({"top_v": ours, "kthvalue": kthvalue, "sort": sort}, rounds)
+        found[f"exact cut of {rows}x{columns}, over top_v"] = ratios(times, "top_v")
+    return found
+
+
+def imports(rounds: int) -> dict[str, Any]:
+    def start(line: str) -> Callable[[], None]:
+        return lambda: subprocess.run([sys.executable, "-c", line], check=True) and None
+
+    work = {"torch": start("import torch"), "mvp_lite": start("import mvp_lite")}
+    times: dict[str, list[float]] = {name: [] for name in work}
+    for round_ in range(rounds + 1):
+        for name, run in work.items():
+            before = resource.getrusage(resource.RUSAGE_CHILDREN)
+            run()
+            after = resource.getrusage(resource.RUSAGE_CHILDREN)
+            if round_:  # the first one warms the file cache
+                times[name].append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    return {"import mvp_lite over import torch": ratios(times, "torch")}
+
+
+def memory() -> dict[str, Any]:
+    """Peak resident memory above dense, each variant in a process of its own, and bytes saved for backward."""
+    found: dict[str, dict[str, float]] = {}
+    for variant in VARIANTS:
+        line = f"import sys; sys.path.insert(0, {str(HERE)!r}); import run; run.print_memory({variant!r})"
+        output = subprocess.run([sys.executable, "-c", line], check=True, capture_output=True, text=True).stdout
+        found[variant] = json.loads(output)
+    matrices = found["dense"]["matrices_mb"]
+    dense = found["dense"]
+    rows = {
+        name: {
+            "peak_above_dense_mb": round(row["peak_mb"] - dense["peak_mb"], 1),
+            "over_matrices": round((row["peak_mb"] - dense["peak_mb"]) / matrices, 2),
+            "saved_for_backward_above_dense_mb": round(row["saved_mb"] - dense["saved_mb"], 3),
+        }
+        for name, row in found.items()
+        if name != "dense"
+    }
+    return {"memory, 4x256 BERT, 16x64": {"dense_peak_mb": dense["peak_mb"], "pruned_matrices_mb": matrices, **rows}}
+
+
+def print_memory(variant: str) -> None:
+    step = stepper(variant, 16, 64)
+    step()
+    saved = 0
+
+    def count(tensor: torch.Tensor) -> torch.Tensor:
+        nonlocal saved
+        saved += tensor.numel() * tensor.element_size()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+        step()
+    matrices = sum(p.numel() * 4 for n, p in bert().named_parameters() if ".layer." in n and p.ndim == 2)
+    # Not getrusage: on Linux its maximum is inherited from the parent.
+    status = Path("/proc/self/status").read_text().splitlines()
+    peak = next(int(line.split()[1]) for line in status if line.startswith("VmHWM")) / 1024
+    print(json.dumps({"peak_mb": round(peak, 1), "saved_mb": saved / 2**20, "matrices_mb": round(matrices / 2**20, 1)}))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--out", type=Path, default=HERE / "results.json")
+    args = parser.parse_args()
+    os.environ["OMP_NUM_THREADS"] = "1"  # for the children
+    torch.set_num_threads(1)
+    results: dict[str, Any] = {
+        "about": {
+            "command": f"make bench (python benchmarks/run.py --rounds {args.rounds})",
+            "date": datetime.date.today().isoformat(),
+            "versions": f"python {platform.python_version()}, torch {torch.__version__}",
+            "hardware": cpu_name(),
+            "how": "one thread; process CPU time; variants interleaved; median and quartiles of ratios within rounds",
+        }
+    }
+    for part in (lambda: imports(min(args.rounds, 10)), lambda: cuts(args.rounds), lambda: steps(args.rounds), memory):
+        results |= part()
+        args.out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    print(json.dumps(results, indent=1))
+
+
+def cpu_name() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    return next((line.split(":")[1].strip() for line in lines if "model name" in line), platform.machine())
+
+
+if __name__ == "__main__":
+    main()
