@@ -21,7 +21,9 @@ CASES = {
     "soft_feedback": ("soft_movement", {"threshold": 0.45}),
     "l0": ("l0", {"score_init": -2.0}),
     "random": ("random", {}),
+    "l0_other_noise": ("l0", {"score_init": -2.0}),
 }
+OWN_SEEDS = ("random", "l0_other_noise")  # each rank gives a seed of its own: rank 0's counts
 
 
 def make_model(seed):
@@ -45,7 +47,15 @@ def train(case, seed, device, rank=0, world=1, wrap=lambda model: model):
     model = make_model(seed).to(device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     pruner = mvp.Pruner(
-        model, method, density=DENSITY, total_steps=STEPS, warmup_steps=2, cooldown_steps=4, score_lr=0.1, **options
+        model,
+        method,
+        density=DENSITY,
+        total_steps=STEPS,
+        warmup_steps=2,
+        cooldown_steps=4,
+        score_lr=0.1,
+        seed=seed if case in OWN_SEEDS else 0,
+        **options,
     ).attach(optimizer)
     wrapped = wrap(model)
     losses = []

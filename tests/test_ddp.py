@@ -38,7 +38,8 @@ def test_ranks_end_identical(case, ranks):
     assert not torch.equal(first["losses"], second["losses"]), "each rank sees rows of its own"
 
 
-@pytest.mark.parametrize("case", CASES)
+# The first forward pass of "l0_other_noise" saw different noise: identical from the first step on, but another run.
+@pytest.mark.parametrize("case", [case for case in CASES if case != "l0_other_noise"])
 def test_equal_to_one_process(case, ranks, device):
     two = ranks[0][case]
     one = train(case, 0, device)
