@@ -1,4 +1,4 @@
-"""Speed and memory as ratios, each measured interleaved in one process: `make bench` writes `benchmarks/results.json`."""
+"""Speed and memory as ratios, measured interleaved in one process: `make bench` writes `benchmarks/results.json`."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 r"""Reaching a wanted density with soft movement or L0 in one run. This rule is ours, not the papers'.
 
-There the density is an outcome of $\lambda$, found by running again and again. Here, for equal budgets, $\lambda$ follows
-the density: too dense, and it grows. When the cool-down begins, what is left of the error is taken out by moving all
-scores by one constant, which leaves their order alone.
+There the density is an outcome of $\lambda$, found by running again and again. Here, for equal budgets, $\lambda$
+follows the density: too dense, and it grows. From the start of the cool-down on, what is left of the error is taken out
+by moving all scores by one constant, which leaves their order alone.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ __all__ = ["DensityFeedback", "land"]
 class DensityFeedback:
     r"""Proportional-integral control of $\log\lambda$ on the error $e=\log(\text{density}/\text{wanted})$.
 
-    $\lambda=\bar g\,N\,\mu$ with $\log\mu=I+8e$, $I\mathrel{+}=0.05\,e$: $\bar g$, the running mean of $|G\odot W|$, makes it
-    free of the scale of loss and weights, N is the number of scores. The gains come from a simulation of Adam on noisy
-    gradients (300 to 1500 steps), not from any accuracy.
+    $\lambda=\bar g\,N\,\mu$ with $\log\mu=I+8e$ and $I$ growing by $0.05\,e$ a step. $\bar g$, the running mean of
+    $|\partial\mathcal L/\partial S|$, makes it free of the scale of loss and weights; N is the number of scores. The
+    gains come from a simulation of Adam on noisy gradients (300 to 1500 steps), not from any accuracy.
     """
 
     def __init__(self, start: float = 0.1) -> None:

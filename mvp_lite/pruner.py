@@ -346,7 +346,7 @@ class Pruner:
             weight = layer.weight
             if getattr(layer.module, "weight", None) is not weight or weight.dtype != layer.master.dtype:
                 raise ValueError(
-                    f"{layer.name}.weight was replaced or changed its dtype after attach(): attach afterwards"
+                    f"{layer.name}.weight was replaced (by fully_shard?) or changed its dtype after attach(): not supported"
                 )
             layer.follow()
             if layer.changed():
@@ -663,7 +663,8 @@ def _find_layers(model: nn.Module, target: str | None) -> list[_Layer]:
         for key, parameter in module.named_parameters(recurse=False):
             owners.setdefault(id(parameter), []).append(f"{name}.{key}")
     layers = []
-    for name, module in chosen.items():
+    for path, module in chosen.items():
+        name = path.replace("_orig_mod.", "").removeprefix("module.")  # not a compiled or data-parallel wrapper's own
         weight = module.weight
         sharded = hasattr(weight, "ds_id") or type(weight).__name__ in ("DTensor", "FlatParameter")
         if sharded or not isinstance(weight, nn.Parameter):

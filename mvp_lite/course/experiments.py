@@ -177,6 +177,7 @@ def _append(out: Path, cell: dict[str, Any], result: Result, log: Callable[[str]
     import torch
     import transformers
 
+    versions = {"python": platform.python_version(), "torch": torch.__version__, "transformers": transformers.__version__}
     row = cell | {
         "kept": f"{result.density:.6g}",
         "score_lr": result.settings["score_lr"] or "",
@@ -186,7 +187,7 @@ def _append(out: Path, cell: dict[str, Any], result: Result, log: Callable[[str]
         "device": default_device().type,
         "threads": torch.get_num_threads(),
         "hardware": _hardware(),
-        "versions": f"python {platform.python_version()}, torch {torch.__version__}, transformers {transformers.__version__}",
+        "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
     }
     new = not out.exists()
     with out.open("a", encoding="utf-8", newline="") as file:

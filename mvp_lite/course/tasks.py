@@ -139,7 +139,7 @@ class Task:
         return self.spec.label_column
 
     def recipe(self, batch_size: int) -> tuple[int, float]:
-        """(optimizer steps, learning rate) of a run where none are given: the toy's, or the papers' 3e-5 for 3 epochs."""
+        """(optimizer steps, learning rate) where none are given: the toy's, or 3 epochs at the papers' 3e-5."""
         if self.name.startswith("toy/"):
             from mvp_lite.course.toy import LR, STEPS
 
