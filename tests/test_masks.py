@@ -226,6 +226,11 @@ def test_a_matrix_may_become_empty_unless_guarded():
     assert torch.equal(guarded[1], top_v(scores[1], 0.1))
 
 
+def test_the_guard_comes_before_an_infinite_score():
+    kept = top_v_global([torch.full((4,), INF), torch.zeros(4)], 0.5, 0.25)
+    assert [mask.tolist() for mask in kept] == [[True, True, True, False], [True, False, False, False]]
+
+
 @pytest.mark.parametrize("min_density", [-0.1, 0.3, float("nan")])
 def test_min_density_outside_its_range(min_density):
     with pytest.raises(ValueError, match=r"min_density=.*density=0\.2"):

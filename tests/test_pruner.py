@@ -2,6 +2,7 @@
 
 import copy
 import math
+import weakref
 from itertools import chain
 
 import numpy as np
@@ -64,6 +65,8 @@ def test_the_model_stays_an_ordinary_model(method):
     assert not net._forward_pre_hooks and not net._state_dict_pre_hooks and not opt._optimizer_step_pre_hooks
     assert {type(m) for m in net.modules()} == {type(m) for m in plain.modules()}
     assert pruner.finalize() is net, "a second call changes nothing"
+    if pruner.learns_scores:
+        assert opt.param_groups[1]["params"] == [] and len(opt.param_groups) == 2, "schedulers count groups"
     train(net, opt, range(2))  # the optimizer still works, and is an ordinary one again
     assert pruner.steps_done == 20
 
@@ -654,6 +657,33 @@ def test_any_number_of_micro_batches_a_step(clip):
         opt.step()
         for layer, S in zip(pruner.layers, wanted, strict=True):
             torch.testing.assert_close(layer.scores.detach(), S, rtol=1e-12, atol=1e-15)
+
+
+def test_gradients_zeroed_in_place_after_clipping_are_prepared_anew():
+    """As when a gradient scaler skips the step that was clipped."""
+
+    def run(skipped):
+        net, opt, pruner = make()
+        for step in range(6):
+            if skipped:
+                loss_of(net, 50 + step).backward()
+                pruner.clip_grad_norm_(0.1)
+                opt.zero_grad(set_to_none=False)
+            loss_of(net, step).backward()
+            opt.step()
+            opt.zero_grad()
+        return snapshot(pruner)
+
+    assert same(run(False), run(True))
+
+
+def test_no_gradient_is_held_after_the_step():
+    net, opt, pruner = make()
+    loss_of(net, 0).backward()
+    gradient = weakref.ref(net.blocks[0].weight.grad)
+    opt.step()
+    opt.zero_grad()
+    assert gradient() is None
 
 
 # -- models of transformers -------------------------------------------------------------------------------------------

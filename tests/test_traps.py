@@ -226,6 +226,19 @@ def test_found_inf_and_grad_scale_set_by_hand(device):
     assert same(before, snapshot(pruner))
 
 
+def test_an_overflow_after_a_failed_step_still_restores_the_masked_weights(device):
+    net, opt, pruner = fused(device)
+    train(net, opt, range(8))
+    handle = opt.register_step_pre_hook(lambda *_: (_ for _ in ()).throw(RuntimeError("out of memory")))
+    with pytest.raises(RuntimeError, match="out of memory"):
+        train(net, opt, [8])
+    handle.remove()
+    opt.found_inf = torch.tensor(1.0, device=device)
+    opt.step()
+    for layer in pruner.layers:
+        assert torch.equal(layer.weight, layer.master * layer.mask)
+
+
 # -- 6: optimizers whose step follows the parameter's norm ------------------------------------------------------------
 
 
