@@ -194,6 +194,33 @@ def test_empty_raises():
         top_v(torch.zeros(0, 4), 0.5)
 
 
+LARGE = 2**16 + 4001  # here a sample brackets the cut
+LARGE_STRIDE = LARGE // 2**13 | 1
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda i, g: torch.randn(LARGE, generator=g),
+        lambda i, g: torch.randn(LARGE, generator=g).sort().values,
+        lambda i, g: torch.randn(LARGE, generator=g).double().exp().sort(descending=True).values,
+        lambda i, g: torch.randint(0, 5, (LARGE,), generator=g).float(),
+        lambda i, g: torch.zeros(LARGE),
+        lambda i, g: torch.where(i % LARGE_STRIDE == 0, 9.0, torch.randn(LARGE, generator=g)),  # a sample that misleads
+        lambda i, g: torch.where(i % LARGE_STRIDE == 0, -9.0, torch.randn(LARGE, generator=g)),
+        lambda i, g: torch.where(i % 3 == 0, INF, torch.where(i % 3 == 1, -INF, 0.0)),
+    ],
+    ids=["normal", "rising", "falling", "ties", "equal", "sample above", "sample below", "infinite"],
+)
+def test_large_cuts_are_a_stable_sort(make):
+    S = make(torch.arange(LARGE), torch.Generator().manual_seed(0))
+    order = np.argsort(-S.numpy(), kind="stable")
+    for k in (1, 2, 40, LARGE // 33, LARGE // 2, LARGE - 40, LARGE - 1, LARGE):
+        expected = np.zeros(LARGE, dtype=bool)
+        expected[order[:k]] = True
+        assert np.array_equal(masks._top_k_partition(S, k).numpy(), expected), k
+
+
 # -- one pool ---------------------------------------------------------------------------------------------------------
 
 

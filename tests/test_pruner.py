@@ -678,7 +678,7 @@ def test_gradients_zeroed_in_place_after_clipping_are_prepared_anew():
 
 
 def test_no_gradient_is_held_after_the_step():
-    net, opt, pruner = make()
+    net, opt, _ = make()
     loss_of(net, 0).backward()
     gradient = weakref.ref(net.blocks[0].weight.grad)
     opt.step()
