@@ -346,7 +346,7 @@ class Pruner:
             weight = layer.weight
             if getattr(layer.module, "weight", None) is not weight or weight.dtype != layer.master.dtype:
                 raise ValueError(
-                    f"{layer.name}.weight was replaced (by fully_shard?) or changed its dtype after attach(): not supported"
+                    f"{layer.name}.weight was replaced (by fully_shard?) or changed dtype after attach(): not supported"
                 )
             layer.follow()
             if layer.changed():

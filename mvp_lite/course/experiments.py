@@ -177,7 +177,11 @@ def _append(out: Path, cell: dict[str, Any], result: Result, log: Callable[[str]
     import torch
     import transformers
 
-    versions = {"python": platform.python_version(), "torch": torch.__version__, "transformers": transformers.__version__}
+    versions = {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+    }
     row = cell | {
         "kept": f"{result.density:.6g}",
         "score_lr": result.settings["score_lr"] or "",
