@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -92,6 +93,9 @@ def fine_prune(
     Raises:
         ValueError: bad settings, NaN gradients; see `Pruner`.
     """
+    import pandas as pd
+    from tqdm.auto import tqdm
+
     started = time.perf_counter()
     default_steps, default_lr = task.recipe(batch_size)
     steps = default_steps if steps is None else steps
@@ -107,11 +111,12 @@ def fine_prune(
     model.to(device)
     trainable = [p for p in model.parameters() if p.requires_grad]
     frozen = _embeddings(model) if freeze_embeddings else []
+    pruner, rows = None, []
+    bar = tqdm(total=steps, disable=not progress, mininterval=0.5)
     try:
         for p in frozen:
             p.requires_grad_(False)
         optimizer = torch.optim.AdamW([p for p in trainable if p.requires_grad], lr=lr, weight_decay=0.0, fused=True)
-        pruner = None
         if method != "dense":
             pruner = Pruner(
                 model, method, density=density, total_steps=steps, warmup_steps=warmup_steps,
@@ -122,37 +127,32 @@ def fine_prune(
         batches = encoded.batches("train", batch_size, seed=seed, steps=steps, device=device)
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(seed)
-            rows = _train(model, optimizer, pruner, batches, steps, max_norm, bf16, progress)
+            for row in _train(model, optimizer, pruner, batches, steps, max_norm, bf16):
+                rows.append(row)
+                bar.update()
+                if len(rows) % 10 == 0:
+                    bar.set_postfix(loss=f"{row[1]:.3f}", density=f"{row[2]:.3f}")
     finally:
         for p in frozen:
             p.requires_grad_(True)
-    if pruner is not None:
-        pruner.finalize()
+        if pruner is not None:  # after an interrupt, too, the model is left plain
+            pruner.finalize(early=len(rows) < steps)
     metrics = encoded.evaluate(model, "validation", device=device)
-    if progress:
-        print(
-            f"{method}: {task.metric} {metrics['score']:.1f} at density {1.0 if pruner is None else pruner.density:.3g}"
-        )
-
-    import pandas as pd
-
-    settings = {"task": task.name, "method": method, "density": 1.0 if pruner is None else density, "steps": steps}
-    settings |= {"lr": lr, "score_lr": None if pruner is None or not pruner.learns_scores else pruner.score_lr}
-    settings |= {
-        "batch_size": batch_size,
-        "seed": seed,
-        "freeze_embeddings": freeze_embeddings,
-        "bf16": bf16,
-        "device": str(device),
-    }
-    settings |= {} if pruner is None else pruner.settings()
+    kept = 1.0 if pruner is None else pruner.density
+    bar.set_postfix(loss=f"{rows[-1][1]:.3f}", density=f"{kept:.3f}", score=f"{metrics['score']:.1f}")
+    bar.close()
+    settings = {"task": task.name, "method": method, "density": density, "steps": steps, "lr": lr, "score_lr": None}
+    settings |= {"batch_size": batch_size, "seed": seed, "freeze_embeddings": freeze_embeddings, "bf16": bf16}
+    settings |= {"device": str(device)}
+    if pruner is not None:
+        settings |= pruner.settings() | {"score_lr": pruner.score_lr if pruner.learns_scores else None}
     return Result(
         score=metrics["score"],
-        density=1.0 if pruner is None else pruner.density,
+        density=kept,
         metrics=metrics,
         history=pd.DataFrame(rows, columns=["step", "loss", "density", "lr", "penalty"]),
         report=pd.DataFrame() if pruner is None else pruner.report(),
-        settings=settings,
+        settings=settings | {"density": 1.0 if pruner is None else density},
         seconds=time.perf_counter() - started,
         model=model,
         masters={} if pruner is None else {layer.name: layer.master.cpu() for layer in pruner.layers},
@@ -167,35 +167,27 @@ def _train(
     steps: int,
     max_norm: float,
     bf16: bool,
-    progress: bool,
-) -> list[tuple[int, float, float, float, float]]:
-    from tqdm.auto import tqdm
-
+) -> Iterator[tuple[int, float, float, float, float]]:
+    """The loop itself; yields (step, loss, density, lr, penalty)."""
     warmup = max(1, steps // 10)
     scheduler = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: min((step + 1) / warmup, (steps - step) / max(1, steps - warmup))
     )
     model.train()
-    rows = []
-    with tqdm(batches, total=steps, disable=not progress, mininterval=0.5) as bar:
-        for step, batch in enumerate(bar):
-            lr, density, penalty = float(scheduler.get_last_lr()[0]), 1.0, 0.0
-            if pruner is not None:
-                density, penalty = pruner.density, pruner.penalty
-            with torch.autocast(batch["input_ids"].device.type, dtype=torch.bfloat16, enabled=bf16):
-                loss = model(**batch).loss
-            loss.backward()
-            if pruner is None:
-                nn.utils.clip_grad_norm_(model.parameters(), max_norm)
-            else:
-                pruner.clip_grad_norm_(max_norm)
-            optimizer.step()
-            scheduler.step()
-            optimizer.zero_grad()
-            rows.append((step, loss.item(), density, lr, penalty))
-            if step % 10 == 0 or step + 1 == steps:
-                bar.set_postfix(loss=f"{rows[-1][1]:.3f}", density=f"{density:.3f}")
-    return rows
+    for step, batch in enumerate(batches):
+        lr = float(scheduler.get_last_lr()[0])
+        density, penalty = (1.0, 0.0) if pruner is None else (pruner.density, pruner.penalty)
+        with torch.autocast(batch["input_ids"].device.type, dtype=torch.bfloat16, enabled=bf16):
+            loss = model(**batch).loss
+        loss.backward()
+        if pruner is None:
+            nn.utils.clip_grad_norm_(model.parameters(), max_norm)
+        else:
+            pruner.clip_grad_norm_(max_norm)
+        optimizer.step()
+        scheduler.step()
+        optimizer.zero_grad()
+        yield step, loss.item(), density, lr, penalty
 
 
 def _embeddings(model: nn.Module) -> list[nn.Parameter]:
