@@ -1,5 +1,7 @@
 """Figures draw the data they are given: lines, bars and dots are compared with it, not pixels."""
 
+import base64
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -178,7 +180,7 @@ def test_training_draws_loss_and_density():
         figures.training(history.drop(columns="loss"))
 
 
-def test_show_gives_the_picture_its_description(monkeypatch):
+def test_show_gives_the_picture_its_description(monkeypatch, tmp_path):
     shown = []
     monkeypatch.setattr("IPython.display.display", lambda data, **options: shown.append((data, options)))
     ax = plt.subplots()[1]
@@ -187,6 +189,8 @@ def test_show_gives_the_picture_its_description(monkeypatch):
     (picture, options), (caption, _) = shown[:2]
     assert options["metadata"]["image/png"]["alt"] == "A line." and caption["text/markdown"] == "*A line.*"
     assert shown[2][0]["image/png"] == picture["image/png"], "the bytes of a figure repeat"
+    figures.save(plt.subplots()[1], tmp_path / "a.png")
+    assert base64.b64decode(picture["image/png"]) == (tmp_path / "a.png").read_bytes()
     assert not plt.get_fignums()
     with pytest.raises(ValueError, match="alt=' ': describe the figure"):
         figures.show(ax, alt=" ")

@@ -9,6 +9,7 @@ import base64
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ __all__ = [
     "METHOD_STYLE",
     "average_over_tasks",
     "recorded_bars",
+    "save",
     "score_against_density",
     "score_by_task",
     "show",
@@ -292,17 +294,22 @@ def show(ax: Axes | NDArray[Any] | Sequence[Axes], alt: str) -> None:
         raise ValueError(f"alt={alt!r}: describe the figure in a sentence, for those who cannot see it")
     from IPython.display import display
 
-    figure = np.atleast_1d(np.asarray(ax, dtype=object)).ravel()[0].figure
-    picture = {"image/png": base64.b64encode(_small_png(figure)).decode("ascii"), "text/plain": "figure"}
-    plt.close(figure)
+    picture = {"image/png": base64.b64encode(_small_png(ax)).decode("ascii"), "text/plain": "figure"}
     display(picture, raw=True, metadata={"image/png": {"alt": alt}})  # type: ignore[no-untyped-call]
     display({"text/markdown": f"*{alt}*", "text/plain": alt}, raw=True)  # type: ignore[no-untyped-call]
 
 
-def _small_png(figure: Any) -> bytes:
-    """PNG of 128 colours, which a notebook holds four times as many of; no version inside, so that its bytes repeat."""
+def save(ax: Axes | NDArray[Any] | Sequence[Axes], path: str | Path) -> None:
+    """Write the figure of `ax` to a PNG file, as `show` would display it, and close it."""
+    Path(path).write_bytes(_small_png(ax))
+
+
+def _small_png(ax: Axes | NDArray[Any] | Sequence[Axes]) -> bytes:
+    """PNG of 128 colours, a quarter of the size; no version of matplotlib inside, so that the bytes repeat."""
+    figure = np.atleast_1d(np.asarray(ax, dtype=object)).ravel()[0].figure
     drawn, small = io.BytesIO(), io.BytesIO()
     figure.savefig(drawn, format="png", bbox_inches="tight")
+    plt.close(figure)
     Image.open(drawn).convert("RGB").quantize(128, dither=Image.Dither.NONE).save(small, "png", optimize=True)
     return small.getvalue()
 
