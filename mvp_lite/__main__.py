@@ -1,4 +1,4 @@
-"""`python -m mvp_lite …`: run grids of experiments, build and measure the toy."""
+"""`python -m mvp_lite …`: run grids of experiments, build and measure the toy, draw what came out."""
 
 from __future__ import annotations
 
@@ -34,11 +34,17 @@ def main(argv: list[str] | None = None) -> int:
     measure.add_argument("--out", type=Path, help="results file (default: data/results/toy.csv)")
     _grid_options(measure, densities="0.7,0.1,0.03", seeds="0,1,2,3,4", steps=None, lrs=None, tune_steps=None)
 
+    figure = commands.add_parser("figure", help="draw score against density from a results file")
+    figure.add_argument("--results", type=Path, help="results file (default: data/results/toy.csv)")
+    figure.add_argument("--out", type=Path, help="PNG file (default: data/results/score_against_density.png)")
+
     args = parser.parse_args(argv)
     words = sys.argv[1:] if argv is None else argv
     try:
         if args.command == "run":
             _run(args, words)
+        elif args.command == "figure":
+            _figure(args)
         elif args.action == "build":
             _build(args)
         else:
@@ -120,6 +126,19 @@ def _measure(args: argparse.Namespace, words: list[str]) -> None:
     grid = _grid(args, words, model="toy", task="")
     for part in task_grids(grid, [f"toy/{name}" for name in args.tasks]):
         run_grid(part, args.out or _results("toy.csv"), _log)
+
+
+def _figure(args: argparse.Namespace) -> None:
+    import matplotlib
+    import pandas as pd
+
+    matplotlib.use("agg")
+    from mvp_lite.course import figures
+    from mvp_lite.course.notebook import setup
+
+    setup()
+    axes = figures.score_by_task(pd.read_csv(args.results or _results("toy.csv")))
+    figures.save(axes, args.out or _results("score_against_density.png"))
 
 
 def _log(line: str) -> None:

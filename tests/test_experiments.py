@@ -1,0 +1,151 @@
+"""Grids and the command line: resumable, one row a run, rates tuned on rows that are not reported."""
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from mvp_lite.__main__ import _recorded, main
+from mvp_lite.course import experiments
+from mvp_lite.course.experiments import Grid, read_rows, run_grid
+from mvp_lite.course.tasks import load_task
+
+SMALL = Grid(
+    model="toy",
+    task="toy/sentiment",
+    methods=("dense", "movement", "soft_movement"),
+    densities=(0.5, 0.1),
+    seeds=(0, 1),
+    steps=12,
+    lrs=(1e-4, 1e-3),
+    tune_steps=10,
+    holdout=100,
+    batch_size=8,
+    command="by hand",
+)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    out = tmp_path_factory.mktemp("grid") / "results.csv"
+    run_grid(SMALL, out, log=lambda line: None)
+    return out
+
+
+def test_rows_and_their_order(finished):
+    rows = read_rows(finished)
+    tuning, reported = [r for r in rows if r["split"] == "holdout"], [r for r in rows if r["split"] == "validation"]
+    assert len(tuning) == 3 * 2 and rows[: len(tuning)] == tuning
+    assert {r["seed"] for r in tuning} == {"100"} and {r["steps"] for r in tuning} == {"10"}
+    order = [(r["seed"], r["density"], r["method"]) for r in reported]
+    one = [
+        ("1.0", "dense"),
+        ("0.1", "movement"),
+        ("0.1", "soft_movement"),
+        ("0.5", "movement"),
+        ("0.5", "soft_movement"),
+    ]
+    assert order == [(seed, *cell) for seed in "01" for cell in one]
+    for row in reported:
+        assert float(row["kept"]) == pytest.approx(float(row["density"]), rel=0.1)
+        assert row["command"] == "by hand" and "torch" in row["versions"] and row["hardware"] and row["precision"]
+        assert 0 <= float(row["score"]) <= 100 and float(row["seconds"]) > 0
+
+
+def test_every_method_uses_the_rate_that_did_best_on_the_held_out_rows(finished):
+    rows = read_rows(finished)
+    for method in SMALL.methods:
+        tried = [r for r in rows if r["split"] == "holdout" and r["method"] == method]
+        best = max(tried, key=lambda r: (float(r["score"]), -float(r["loss"])))
+        used = {r["lr"] for r in rows if r["split"] == "validation" and r["method"] == method}
+        assert used == {best["lr"]}
+
+
+def test_tuning_never_sees_the_validation_split(monkeypatch, tmp_path):
+    """With validation rows that would raise if they were read."""
+    seen = []
+    real = experiments.fine_prune
+
+    def spy(model, task, *args, **kwargs):
+        seen.append((kwargs["seed"], set(task.rows["validation"]["sentence"]), set(task.rows["train"]["sentence"])))
+        return real(model, task, *args, **kwargs)
+
+    monkeypatch.setattr(experiments, "fine_prune", spy)
+    run_grid(replace(SMALL, methods=("dense",), seeds=(0,)), tmp_path / "x.csv", log=lambda line: None)
+    task = load_task("toy/sentiment")
+    validation = set(task.rows["validation"]["sentence"])
+    assert [seed for seed, *_ in seen] == [100, 100, 0]
+    for seed, held_out, train in seen:
+        assert not held_out & train
+        assert (held_out == validation) == (seed == 0) and (not held_out & validation) == (seed != 0)
+
+
+def test_a_finished_grid_runs_nothing(finished, monkeypatch):
+    monkeypatch.setattr(experiments, "fine_prune", lambda *a, **k: pytest.fail("ran again"))
+    before = finished.read_bytes()
+    run_grid(SMALL, finished)
+    assert finished.read_bytes() == before
+
+
+def test_a_killed_grid_goes_on(finished, tmp_path):
+    lines = finished.read_text().splitlines(keepends=True)
+    for whole in (1, 4, 9):  # header and so many rows, and half of one more
+        out = tmp_path / f"{whole}.csv"
+        out.write_text("".join(lines[: whole + 1]) + lines[whole + 1][:25])
+        logged = []
+        run_grid(SMALL, out, log=logged.append)
+        assert len(logged) == len(lines) - 1 - whole
+        for a, b in zip(read_rows(out), read_rows(finished), strict=True):
+            assert {k: v for k, v in a.items() if k != "seconds"} == {k: v for k, v in b.items() if k != "seconds"}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"methods": ("movment",)}, "movment"),
+        ({"methods": ()}, "methods is empty"),
+        ({"densities": ()}, "densities is empty"),
+        ({"seeds": (100,)}, "100"),
+    ],
+)
+def test_settings_no_run_could_have(change, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        run_grid(replace(SMALL, **change), tmp_path / "x.csv")
+    assert not (tmp_path / "x.csv").exists()
+
+
+def test_a_foreign_file_is_refused(tmp_path):
+    out = tmp_path / "x.csv"
+    out.write_text("a,b\n1,2\n")
+    with pytest.raises(ValueError, match="name another file"):
+        run_grid(SMALL, out)
+    assert out.read_text() == "a,b\n1,2\n"
+
+
+def test_recorded_commands_hold_no_paths():
+    words = "run --model ../models/mini --model-name org/mini --task sst2 --data-dir /data/sst2 --out /tmp/x.csv --bf16"
+    assert _recorded(words.split()) == (
+        "python -m mvp_lite run --model org/mini --task sst2 --data-dir DATA_DIR --out x.csv --bf16"
+    )
+    assert _recorded("run --model a/b --task sst2".split()).endswith("--model a/b --task sst2")
+
+
+def test_the_command_line(tmp_path, capsys):
+    out = tmp_path / "x.csv"
+    words = "run --model toy --task toy/qa --methods magnitude --densities 0.5 --seeds 0 --steps 10 --tune-steps 10"
+    words += f" --lrs 1e-4,1e-3 --holdout 50 --batch-size 8 --scope global --out {out}"
+    assert main(words.split()) == 0
+    rows = read_rows(out)
+    assert [r["split"] for r in rows] == ["holdout", "holdout", "validation"]
+    assert rows[-1]["scope"] == "global" and str(tmp_path) not in out.read_text()
+    with pytest.raises(SystemExit) as stop:
+        main(["run", "--model", "toy", "--task", "toy/nothing", "--out", str(out)])
+    assert stop.value.code == 2 and "toy/nothing" in capsys.readouterr().err
+
+
+def test_module_is_runnable():
+    root = Path(__file__).parent.parent
+    done = subprocess.run([sys.executable, "-m", "mvp_lite", "--help"], cwd=root, capture_output=True, text=True)
+    assert done.returncode == 0 and "run" in done.stdout and "toy" in done.stdout
