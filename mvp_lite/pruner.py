@@ -124,6 +124,9 @@ class Pruner:
             scales steps by parameter norms (Adafactor, LAMB, LARS). Its rate is not scheduled.
         seed: of random scores and of l0's noise.
 
+    Several processes: with a process group initialised, all its ranks are taken to train one model (data parallel), and
+    follow rank 0 at the first step. Writes to `weight.data` by others are not noticed and are lost at the next step.
+
     Raises:
         ValueError: a value outside its range, no module matched, tied or sharded weights.
     """
