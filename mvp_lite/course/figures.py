@@ -223,12 +223,18 @@ def recorded_bars(
 
 
 def weights_moved(
-    before: torch.Tensor, after: torch.Tensor, kept: torch.Tensor, ax: Axes | None = None, method: str = "movement"
+    before: torch.Tensor,
+    after: torch.Tensor,
+    kept: torch.Tensor,
+    ax: Axes | None = None,
+    method: str = "movement",
+    change: bool = True,
 ) -> Axes:
-    """Each weight of one matrix after fine-tuning against its pretrained value, kept and pruned apart.
+    """How far each weight of one matrix has moved, against its pretrained value; kept and pruned apart.
 
-    Sanh et al. 2020, Figure 1. On the diagonal a weight has not moved; above it on the right, and below it on the
-    left, it has moved away from zero.
+    Upper right and lower left lie the weights that moved away from zero (or, from near it, across). With
+    `change=False` the vertical axis is the fine-tuned value itself (Sanh et al. 2020, Figure 1): small moves are then
+    hard to see.
 
     Args:
         before, after: the matrix before and after (dense: `Result.masters`), of one shape.
@@ -244,20 +250,21 @@ def weights_moved(
     if method not in METHOD_STYLE:
         raise ValueError(f"method={method!r}: one of {', '.join(METHOD_STYLE)}")
     x, y = (tensor.detach().float().cpu().numpy().ravel() for tensor in (before, after))
+    y = y - x if change else y
     chosen = kept.detach().ne(0).cpu().numpy().ravel()
     look = METHOD_STYLE[method]
     ax = _axes(ax)
-    ax.plot(x[~chosen], y[~chosen], ".", color="#999999", markersize=1.5, alpha=0.5, label="pruned", rasterized=True)
-    ax.plot(
-        x[chosen], y[chosen], look.marker, color=look.colour, markersize=3, alpha=0.8, label="kept", rasterized=True
-    )
-    ax.axline((0, 0), slope=1, color="#000000", linestyle=":", linewidth=1, label="not moved")
-    ax.axhline(0, color="#000000", linewidth=0.5)
+    for which, label, marker, colour, size in (
+        (~chosen, "pruned", ".", "#999999", 1.5),
+        (chosen, "kept", look.marker, look.colour, 3.0),
+    ):
+        ax.plot(x[which], y[which], marker, color=colour, markersize=size, alpha=0.6, label=label)
+    ax.axline((0, 0), slope=0 if change else 1, color="#000000", linestyle=":", linewidth=1, label="not moved")
     ax.axvline(0, color="#000000", linewidth=0.5)
     ax.set_xlabel("pretrained weight")
-    ax.set_ylabel("fine-tuned weight")
+    ax.set_ylabel("fine-tuned minus pretrained" if change else "fine-tuned weight")
     ax.set_title(look.label)
-    ax.legend(loc="upper left", markerscale=2.5)
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=3, markerscale=2.5)
     return ax
 
 
