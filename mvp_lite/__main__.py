@@ -110,10 +110,12 @@ def _run(args: argparse.Namespace, words: list[str]) -> None:
 
 
 def _build(args: argparse.Namespace) -> None:
+    from dataclasses import replace
+
     from mvp_lite.course import toy
     from mvp_lite.paths import data_path
 
-    toy.build(args.out or data_path("toy"), seed=args.seed)
+    toy.build(args.out or data_path("toy"), replace(toy.Recipe(), seed=args.seed))
 
 
 def _measure(args: argparse.Namespace, words: list[str]) -> None:

@@ -50,6 +50,9 @@ SPECIALS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
 MAX_LENGTH = 32
 
+# Fine-tuning on a toy task: steps of 32 rows, the rates that experiments choose from, and the one used by default.
+STEPS, LRS, LR = 300, (1e-4, 3e-4, 1e-3), 3e-4
+
 LABELS = {
     "sentiment": ["negative", "positive"],
     "inference": ["entailment", "neutral", "contradiction"],
