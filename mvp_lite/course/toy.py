@@ -228,7 +228,9 @@ def _draw(rng: random.Random, task: str, part: str, index: int | None = None) ->
     label = rng.choice(labels) if index is None else labels[index % len(labels)]
     while True:
         row = _MAKERS[task](rng, label)
-        if _part(task, row) == part:
+        # This small an encoder answers "what has ann washed ?" but not "who washed the dog ?": too hard for a task.
+        too_hard = task == "qa" and row["question"].startswith("who") and part != "pretraining"
+        if _part(task, row) == part and not too_hard:
             return row
 
 
