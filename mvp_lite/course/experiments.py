@@ -1,7 +1,8 @@
 """Grids of fine-pruning runs, resumable: every finished run is one row of a CSV.
 
-All methods get the same steps, and the weight rate of each is chosen from the same values on rows held out of train,
-with seeds that are not reported (`split` "holdout"). The validation split is scored once per reported run.
+All methods get the same steps, and for each, at each density, the weight rate is chosen from the same values on rows
+held out of train, with seeds that are not reported (`split` "holdout"). Each reported run scores the validation split
+once.
 """
 
 from __future__ import annotations
@@ -73,41 +74,39 @@ class Grid:
 def run_grid(grid: Grid, out: Path, log: Callable[[str], None] = print) -> None:
     """Run what `out` does not hold yet, and append each finished run to it at once.
 
-    Order: the rates first; then, seed by seed, the lowest density for all methods before the next density.
+    Order: seed by seed, the lowest density for all methods before the next density; the first run of a method at a
+    density is preceded by the choice of its rate.
     """
     grid.check()
     out.parent.mkdir(parents=True, exist_ok=True)
     done = {_key(row) for row in read_rows(out)}
     task = load_task(grid.task, data_dir=grid.data_dir, max_length=grid.max_length)
     tuning = None
-    low = min(grid.densities)
-    for method in grid.methods:
-        for seed in grid.tune_seeds:
-            for lr in grid.lrs:
-                cell = _cell(grid, task, "holdout", method, low, seed, grid.tune_steps, lr)
-                if _key(cell) not in done:
-                    tuning = tuning or task.holdout(grid.holdout, seed=min(grid.tune_seeds))
-                    _append(out, cell, _run(grid, tuning, cell), log)
-    rates = {method: best_rate(read_rows(out), grid, task, method) for method in grid.methods}
     for seed, density, method in _order(grid):
-        cell = _cell(grid, task, "validation", method, density, seed, grid.steps, rates[method])
+        for cell in _tuning_cells(grid, task, method, density):
+            if _key(cell) not in done:
+                tuning = tuning or task.holdout(grid.holdout, seed=min(grid.tune_seeds))
+                _append(out, cell, _run(grid, tuning, cell), log)
+                done.add(_key(cell))
+        lr = best_rate(read_rows(out), _tuning_cells(grid, task, method, density))
+        cell = _cell(grid, task, "validation", method, density, seed, grid.steps, lr)
         if _key(cell) not in done:
             _append(out, cell, _run(grid, task, cell), log)
 
 
-def best_rate(rows: Sequence[Row], grid: Grid, task: Task, method: str) -> float:
-    """The rate with the best mean score on the held-out rows; where scores tie, the lowest loss."""
-    low = min(grid.densities)
-    wanted = {
-        _key(_cell(grid, task, "holdout", method, low, seed, grid.tune_steps, lr)): lr
-        for seed in grid.tune_seeds
-        for lr in grid.lrs
-    }
+def best_rate(rows: Sequence[Row], tried: Sequence[dict[str, Any]]) -> float:
+    """The rate with the best mean score over the tuning runs `tried`; where scores tie, the lowest loss."""
+    wanted = {_key(cell): cell["lr"] for cell in tried}
     found: dict[float, list[tuple[float, float]]] = {}
     for row in rows:
         if (lr := wanted.get(_key(row))) is not None:
             found.setdefault(lr, []).append((float(row["score"]), -float(row["loss"])))
     return max(found, key=lambda lr: [sum(column) / len(column) for column in zip(*found[lr], strict=True)])
+
+
+def _tuning_cells(grid: Grid, task: Task, method: str, density: float) -> list[dict[str, Any]]:
+    runs = [(seed, lr) for seed in grid.tune_seeds for lr in grid.lrs]
+    return [_cell(grid, task, "holdout", method, density, seed, grid.tune_steps, lr) for seed, lr in runs]
 
 
 def read_rows(path: Path) -> list[Row]:
