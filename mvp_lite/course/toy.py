@@ -1,10 +1,11 @@
 """The toy: a small English-like language, four tasks written in it, and a small BERT pretrained on it.
 
 Pruning during fine-tuning is only interesting where a *pretrained* model is fine-tuned a little, so the toy has a
-pretraining of its own. It was built for that: the pretraining text pairs sentences with ordinary words that name their
-relation ("ann washed the dog [SEP] so someone cleaned the animal"), with moods after reviews and with answers after
-questions, and those words are masked more often than others. Guessing them teaches the encoder what the four tasks
-need; a third of the time the word is left out and guessed from [CLS], much as BERT's second objective works. What the toy shows is therefore a mechanism under favourable conditions; evidence needs real models and data.
+pretraining of its own. It was built for that: the pretraining text pairs sentences with ordinary words that name
+their relation ("ann washed the dog [SEP] so someone cleaned the animal"), with moods after reviews and with answers
+after questions, and those words are masked more often than others. Guessing them teaches the encoder what the four
+tasks need; a third of the time the word is left out and guessed from [CLS], much as BERT's second objective works.
+What the toy shows is therefore a mechanism under favourable conditions; evidence needs real models and data.
 
 Everything is a function of a seed: `task_rows` makes the labelled rows, `pretraining_batch` the text to fill in,
 `pretrain` the encoder (it continues after a kill), `build` all files and a manifest of their SHA-256.
