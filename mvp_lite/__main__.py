@@ -16,7 +16,7 @@ def main(argv: list[str] | None = None) -> int:
 
     run = commands.add_parser("run", help="fine-prune a model on a task: methods x densities x seeds, into a CSV")
     run.add_argument("--model", required=True, help='"toy", a local folder or a hub name')
-    run.add_argument("--model-name", help="name to record in the CSV (default: the last part of --model)")
+    run.add_argument("--model-name", help="name to record in the CSV (default: --model, of a folder its last part)")
     run.add_argument("--task", required=True, help="toy/…, sst2, mnli, qqp or squad")
     run.add_argument("--data-dir", help="folder of JSON lines; without it the hub's data set is read")
     run.add_argument("--max-length", type=int, help="tokens per row (default: the task's)")
@@ -85,12 +85,16 @@ def _grid(args: argparse.Namespace, words: list[str], **fixed: Any) -> Any:
 def _recorded(words: list[str]) -> str:
     """The command with public names: paths are of no use to others."""
     words = list(words)
-    for option, public in (("--data-dir", "DATA_DIR"), ("--out", None), ("--model", None)):
-        if option in words and (at := words.index(option) + 1) < len(words):
-            name = words[words.index("--model-name") + 1] if "--model-name" in words else Path(words[at]).name
-            words[at] = public or (name if option == "--model" else Path(words[at]).name)
+    given = {option: words.index(option) + 1 for option in ("--data-dir", "--out", "--model") if option in words}
+    if "--data-dir" in given:
+        words[given["--data-dir"]] = "DATA_DIR"
+    if "--out" in given:
+        words[given["--out"]] = Path(words[given["--out"]]).name
+    if "--model" in given and Path(words[given["--model"]]).is_dir():
+        words[given["--model"]] = Path(words[given["--model"]]).name
     if "--model-name" in words:
         at = words.index("--model-name")
+        words[given["--model"]] = words[at + 1]
         del words[at : at + 2]
     return shlex.join(["python", "-m", "mvp_lite", *words])
 

@@ -152,7 +152,7 @@ def _cell(
         "batch_size": grid.batch_size,
         "max_length": task.max_length,
         "precision": "bf16 autocast" if grid.bf16 else "float32",
-        "model": grid.model_name or Path(grid.model).name,
+        "model": grid.model_name or (Path(grid.model).name if Path(grid.model).is_dir() else grid.model),
         "command": grid.command,
     }
 
