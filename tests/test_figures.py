@@ -140,6 +140,10 @@ def test_score_by_task_has_a_panel_for_each_task_and_one_legend():
     axes = figures.score_by_task(RESULTS, ["b", "a"])
     assert [ax.get_title() for ax in axes] == ["b", "a"]
     np.testing.assert_allclose(line(axes[0], "movement").get_xydata(), [(3, 81)])
+    tuning = rows(("c", "movement", 0.03, (1.0,))).assign(split="holdout")
+    assert len(figures.score_by_task(pd.concat([RESULTS, tuning]))) == 2, (
+        "a task that is only tuned so far has no panel"
+    )
     (legend,) = axes[0].figure.legends
     assert len(legend.get_texts()) == 4 and all(ax.get_legend() is None for ax in axes)
 

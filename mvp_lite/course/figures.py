@@ -174,7 +174,7 @@ def score_against_density(
 def score_by_task(results: pd.DataFrame, tasks: Sequence[str] | None = None) -> NDArray[Any]:
     """`score_against_density` for each task, side by side on one scale, with one legend; returns the Axes."""
     rows = _keep_tasks(results, tasks)
-    names = list(rows["task"].unique()) if tasks is None else list(tasks)
+    names = list(summarise(rows)["task"].unique()) if tasks is None else list(tasks)
     figure, grid = plt.subplots(1, len(names), figsize=(2.3 * len(names) + 0.8, 3.3), sharey=True, squeeze=False)
     axes: NDArray[Any] = grid[0]
     for ax, name in zip(axes, names, strict=True):
