@@ -210,7 +210,7 @@ def recorded_bars(
         look = METHOD_STYLE[method]
         ax.barh(place, mean, color=look.colour, alpha=0.45, height=0.6)
         dots = here.loc[here["method"] == method, "score"]
-        ax.plot(dots, [place] * len(dots), look.marker, color=look.colour, markersize=5)
+        ax.plot(dots, [place] * len(dots), look.marker, color=look.colour, markersize=5, clip_on=False)
         ax.annotate(f"{mean:.1f}", (1.0, place), (4, 0), ("axes fraction", "data"), "offset points", va="center")
         labels.append(f"{look.label} ({seeds} seed{'s' * (seeds > 1)})")
     ax.set_yticks(range(len(labels)), labels)
