@@ -92,6 +92,10 @@ class _Layer:
             if self.scores is not None:
                 self.scores.data = self.scores.data.to(device)
 
+    def ranking(self) -> Tensor:
+        """What a cut ranks: the scores, or the size of the dense weights; never the zeroed ones."""
+        return magnitude(self.master) if self.scores is None else self.scores.detach()
+
     def changed(self) -> bool:
         """Has somebody else written other values into `weight` since the last write?"""
         if self.weight._version == self.version:
@@ -439,20 +443,19 @@ class Pruner:
                 assert layer.scores is not None
                 layer.mask = threshold_mask(layer.scores.detach(), tau)
         else:
-            scores = [magnitude(x.master) if x.scores is None else x.scores.detach() for x in self.layers]
-            self._warn_if_equal(scores, density)
+            self._warn_if_equal(density)
             if self.scope == "global":
-                masks = top_v_global(scores, density, min(self.min_density, density))
+                masks = top_v_global([x.ranking() for x in self.layers], density, min(self.min_density, density))
             else:
-                masks = [top_v(S, density) for S in scores]
+                masks = [top_v(x.ranking(), density) for x in self.layers]
             for layer, mask in zip(self.layers, masks, strict=True):
                 layer.mask = mask
         for layer in self.layers:
             layer.write()
 
-    def _warn_if_equal(self, scores: list[Tensor], density: float) -> None:
+    def _warn_if_equal(self, density: float) -> None:
         if density < 1.0 and not self._scores_differ:
-            self._scores_differ = any(bool(S.min() != S.max()) for S in scores)
+            self._scores_differ = any(bool(S.min() != S.max()) for S in (layer.ranking() for layer in self.layers))
             if not self._scores_differ:
                 text = "a cut while all scores are equal keeps the first entries: give warmup_steps"
                 warnings.warn(text, stacklevel=2)
