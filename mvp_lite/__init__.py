@@ -17,7 +17,8 @@ from mvp_lite.pruner import Pruner
 
 if TYPE_CHECKING:
     from mvp_lite import layers, masks, schedule, scores
-    from mvp_lite.course import figures, widgets
+    from mvp_lite.course import exercises, figures, widgets
+    from mvp_lite.course.ledger import Ledger
     from mvp_lite.course.notebook import setup
     from mvp_lite.course.pretrained import load_model, tokenizer_for
     from mvp_lite.course.tasks import load_task
@@ -26,9 +27,11 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
+    "Ledger",
     "MaskedLinear",
     "Pruner",
     "data_path",
+    "exercises",
     "figures",
     "fine_prune",
     "layers",
@@ -43,12 +46,14 @@ __all__ = [
 ]
 
 _HOME = {
+    "Ledger": "mvp_lite.course.ledger",
     "MaskedLinear": "mvp_lite.layers",
     "fine_prune": "mvp_lite.train",
     "load_model": "mvp_lite.course.pretrained",
     "load_task": "mvp_lite.course.tasks",
     "setup": "mvp_lite.course.notebook",
     "tokenizer_for": "mvp_lite.course.pretrained",
+    "exercises": "mvp_lite.course",
     "figures": "mvp_lite.course",
     "widgets": "mvp_lite.course",
     "layers": "mvp_lite",

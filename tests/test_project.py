@@ -25,9 +25,21 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 # A file imports only from files above it.
 CORE = ["masks", "scores", "schedule", "layers", "feedback", "pruner", "distill", "train"]
 STRUCTURE = ["groups", "shrink", "gradient_free", "storage"]
-COURSE = ["toy", "tasks", "pretrained", "figures", "notebook", "widgets", "ledger", "exercises", "experiments"]
+EXERCISES = ["exercises.tools", *(f"exercises.n{number:02}" for number in range(1, 14))]
+COURSE = [
+    "toy",
+    "tasks",
+    "pretrained",
+    "figures",
+    "notebook",
+    "widgets",
+    "ledger",
+    *EXERCISES,
+    "experiments",
+    "editions",
+]
 ORDER = ["paths", *CORE, *STRUCTURE, *(f"course.{name}" for name in COURSE)]
-EXEMPT = ["__init__", "__main__", "course.__init__"]
+EXEMPT = ["__init__", "__main__", "course.__init__", "course.exercises.__init__"]
 CORE_LIMIT = 900
 
 
