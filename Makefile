@@ -17,12 +17,15 @@ endif
 # One thread per process: two torch processes with two threads each fight over two cores.
 PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest
 
-.PHONY: help setup lab test test-gpu lint bench clean
+.PHONY: help setup lab test test-gpu lint bench student teacher notebooks clean
 
 help:
 	@echo "make lab       set up .venv and open the course in JupyterLab"
 	@echo "make test      set up .venv, lint, run every test and every notebook"
 	@echo "make test-gpu  the same tests and notebooks on CUDA"
+	@echo "make student   write build/student: the notebooks without answers and outputs"
+	@echo "make teacher   write build/teacher: the guide, answers included"
+	@echo "make notebooks run the notebooks in place, as they are committed"
 	@echo "make setup | lint | bench | clean"
 
 setup: $(READY)
@@ -56,6 +59,12 @@ lint: $(READY)
 
 bench: $(READY)
 	OMP_NUM_THREADS=1 $(PY) benchmarks/run.py
+
+student teacher: $(READY)
+	$(PY) -m mvp_lite $@
+
+notebooks: $(READY)
+	OMP_NUM_THREADS=1 MVP_LITE_DEVICE=cpu $(PY) -m mvp_lite execute $(sort $(wildcard notebooks/*.ipynb))
 
 clean:
 	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,182 @@
+"""Editions of the notebooks: executed ones to commit, cleared ones for students, the guide for teachers.
+
+An answer stands between `### BEGIN SOLUTION` and `### END SOLUTION`, as nbgrader marks it; nothing is written twice.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import textwrap
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import nbformat
+from nbformat import NotebookNode
+
+__all__ = ["checks_in", "execute", "solutions", "student", "teacher"]
+
+_SOLUTION = re.compile(r"^([ \t]*)### BEGIN SOLUTION\n(.*?)^[ \t]*### END SOLUTION *$\n?", flags=re.S | re.M)
+_STUB = "# YOUR CODE HERE\nraise NotImplementedError()"  # nbgrader's
+_CHECK = re.compile(r'^mvp\.exercises\.check\("(\d+\.\d+)"', flags=re.M)
+_HEADING = re.compile(r"^### Exercise (\d+\.\d+)\b", flags=re.M)
+_WIDGET = "application/vnd.jupyter.widget-view+json"
+_LANGUAGE = {"name": "python", "file_extension": ".py", "mimetype": "text/x-python", "pygments_lexer": "ipython3"}
+
+
+def execute(path: Path) -> float:
+    """Run a notebook in place, as it is committed: same source, same bytes, whatever the machine. Returns seconds.
+
+    Ids come from the sources; timings, versions and widgets (whose state is not kept) are left out; the seconds are
+    noted in the metadata. A cell that raises leaves the file as it was.
+    """
+    from nbclient import NotebookClient
+
+    notebook = _read(path)
+    notebook.metadata.kernelspec = {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}
+    _stable_ids(notebook)
+    _mark(notebook, path)
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    start = time.perf_counter()
+    resources = {"metadata": {"path": str(path.parent)}}
+    NotebookClient(notebook, timeout=600, kernel_name="python3", record_timing=False, resources=resources).execute()
+    seconds = time.perf_counter() - start
+    notebook.metadata.pop("widgets", None)
+    notebook.metadata.language_info = _LANGUAGE
+    notebook.metadata.mvp_lite = {"seconds": round(seconds)}
+    for cell in notebook.cells:
+        cell.metadata.pop("execution", None)
+        if cell.cell_type == "code":
+            cell.outputs = _merged([out for out in cell.outputs if _WIDGET not in out.get("data", {})])
+    _write(notebook, path)
+    return seconds
+
+
+def student(source: Path, out: Path) -> list[Path]:
+    """Write every notebook of a folder with its answers and outputs cleared; returns the files."""
+    out.mkdir(parents=True, exist_ok=True)
+    made = []
+    for path in _notebooks(source):
+        notebook = _read(path)
+        _mark(notebook, path)
+        notebook.metadata.pop("widgets", None)
+        notebook.metadata.pop("mvp_lite", None)
+        for cell in notebook.cells:
+            if cell.cell_type == "code":
+                cell.outputs, cell.execution_count = [], None
+                cell.source = _SOLUTION.sub(lambda m: textwrap.indent(_STUB, m[1]) + "\n", cell.source).rstrip("\n")
+            else:
+                cell.source = cell.source.replace("](../", "](../../")  # the edition lies one folder deeper
+        _write(notebook, out / path.name)
+        made.append(out / path.name)
+    return made
+
+
+def teacher(source: Path, out: Path) -> list[Path]:
+    """Write the teacher's guide, one Markdown page a notebook with the answers put in, and the sheet of notation.
+
+    Raises:
+        ValueError: a notebook without a page, or a page without a place for its answers.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    made = []
+    for path in _notebooks(source):
+        page = source / "guide" / f"{path.name[:2]}.md"
+        if not page.exists():
+            raise ValueError(f"{path.name} has no page {page.parent.name}/{page.name} in the guide")
+        text, answers = page.read_text(encoding="utf-8").rstrip(), solutions(_read(path), path)
+        if answers:
+            if "\n## Answers\n" not in text:
+                raise ValueError(f"{page.parent.name}/{page.name} has no section '## Answers'")
+            code = [f"Exercise {number}:\n\n```python\n{answer}\n```" for number, answer in answers.items()]
+            text = "\n\n".join([text, *code])
+        made.append(out / page.name)
+        made[-1].write_text(text + "\n", encoding="utf-8")
+    made.append(out / "notation.md")
+    made[-1].write_text((source / "guide" / "notation.md").read_text(encoding="utf-8"), encoding="utf-8")
+    return made
+
+
+def solutions(notebook: NotebookNode, path: Path) -> dict[str, str]:
+    """Exercise number -> source of the cell with its answer, without the markers.
+
+    Raises:
+        ValueError: markers that do not pair, or an answer that no exercise's heading precedes.
+    """
+    return {number: _SOLUTION.sub(r"\2", cell.source) for number, cell in _answers(notebook, path)}
+
+
+def checks_in(cell: NotebookNode) -> list[str]:
+    """Numbers of the exercises that a code cell checks."""
+    return _CHECK.findall(cell.source) if cell.cell_type == "code" else []
+
+
+def _answers(notebook: NotebookNode, path: Path) -> Iterator[tuple[str, NotebookNode]]:
+    number = None
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            number = next(iter(reversed(_HEADING.findall(cell.source))), number)
+            continue
+        begins, ends = cell.source.count("### BEGIN SOLUTION"), cell.source.count("### END SOLUTION")
+        if not begins == ends == len(_SOLUTION.findall(cell.source)):
+            raise ValueError(f"{path.name}: BEGIN and END SOLUTION do not pair in {cell.source[:60]!r}")
+        if begins:
+            if number is None:
+                raise ValueError(f"{path.name}: an answer without an exercise's heading: {cell.source[:60]!r}")
+            yield number, cell
+
+
+def _mark(notebook: NotebookNode, path: Path) -> None:
+    """nbgrader's metadata on the cells to fill in and on those that check them."""
+    for number, cell in _answers(notebook, path):
+        cell.metadata.nbgrader = _nbgrader(f"answer-{number}", solution=True)
+    for cell in notebook.cells:
+        for number in checks_in(cell):
+            cell.metadata.nbgrader = _nbgrader(f"check-{number}", grade=True, locked=True) | {"points": 1}
+
+
+def _nbgrader(name: str, **flags: bool) -> dict[str, Any]:
+    off = {"grade": False, "locked": False, "solution": False, "task": False}
+    return {"schema_version": 3, "grade_id": name.replace(".", "-")} | off | flags
+
+
+def _notebooks(folder: Path) -> list[Path]:
+    found = sorted(folder.glob("[0-9][0-9]_*.ipynb"))
+    if not found:
+        raise ValueError(f"{folder} holds no notebook: start this in the project's own folder, or name one")
+    return found
+
+
+def _stable_ids(notebook: NotebookNode) -> None:
+    seen: dict[str, int] = {}
+    for cell in notebook.cells:
+        digest = hashlib.sha256((cell.cell_type + cell.source).encode()).hexdigest()[:8]
+        seen[digest] = seen.get(digest, 0) + 1
+        cell.id = digest if seen[digest] == 1 else f"{digest}-{seen[digest]}"
+
+
+def _merged(outputs: list[NotebookNode]) -> list[NotebookNode]:
+    """What a cell prints in several pieces, cut at random, as one."""
+    kept: list[NotebookNode] = []
+    for out in outputs:
+        last = kept[-1] if kept else None
+        if last is not None and out.output_type == last.output_type == "stream" and out.name == last.name:
+            last.text += out.text
+        else:
+            kept.append(out)
+    return kept
+
+
+def _read(path: Path) -> NotebookNode:
+    notebook: NotebookNode = nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]
+    return notebook
+
+
+def _write(notebook: NotebookNode, path: Path) -> None:
+    nbformat.validate(notebook)
+    text = json.dumps(notebook, indent=1, ensure_ascii=False, sort_keys=True)
+    path.write_text(text + "\n", encoding="utf-8")

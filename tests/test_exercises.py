@@ -1,0 +1,99 @@
+"""Every exercise check accepts two right answers and rejects a bank of plausible wrong ones (tests/answers)."""
+
+import importlib.util
+import json
+import re
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+import mvp_lite as mvp
+from mvp_lite.course.exercises import WrongAnswer
+from mvp_lite.course.exercises.tools import CHECKS, close, exercise
+
+ROOT = Path(__file__).resolve().parents[1]
+A = torch.tensor([[1.0, -2.0, 3.0], [4.0, 5.0, -6.0]], dtype=torch.float64)
+
+
+def bank(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"answers_{path.stem}", path)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+BANKS = {path.stem: bank(path) for path in sorted((ROOT / "tests" / "answers").glob("n*.py"))}
+RIGHT = [(n, i, answer) for b in BANKS.values() for n, answers in b.RIGHT.items() for i, answer in enumerate(answers)]
+WRONG = [(n, name, answer) for b in BANKS.values() for n, wrong in b.WRONG.items() for name, answer in wrong.items()]
+
+
+@pytest.mark.parametrize(("number", "answer"), [pytest.param(n, a, id=f"{n}-{i}") for n, i, a in RIGHT])
+def test_a_right_answer_is_accepted(number, answer, capsys):
+    mvp.exercises.check(number, answer)
+    assert capsys.readouterr().out == f"exercise {number}: right\n"
+
+
+@pytest.mark.parametrize(("number", "answer"), [pytest.param(n, a, id=f"{n}-{name}") for n, name, a in WRONG])
+def test_a_wrong_answer_is_rejected_with_a_message(number, answer, capsys):
+    # WrongAnswer alone: a learner whose function returns nonsense shall not see a traceback out of the check itself.
+    with pytest.raises(WrongAnswer) as caught:
+        mvp.exercises.check(number, answer)
+    assert len(str(caught.value)) > 15
+    assert "right" not in capsys.readouterr().out
+
+
+def test_banks_are_complete():
+    checked = []
+    for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
+        code = ["".join(c["source"]) for c in json.loads(path.read_text())["cells"] if c["cell_type"] == "code"]
+        checked += re.findall(r'^mvp\.exercises\.check\("([\d.]+)"', "\n".join(code), flags=re.M)
+    right = {number: answers for module in BANKS.values() for number, answers in module.RIGHT.items()}
+    wrong = {number: answers for module in BANKS.values() for number, answers in module.WRONG.items()}
+    assert checked and sorted(checked) == sorted(right) == sorted(wrong)
+    assert set(checked) <= set(CHECKS)
+    for number in checked:
+        assert len(right[number]) >= 2, f"{number}: two right answers"
+        assert len(wrong[number]) >= 5, f"{number}: five wrong answers"
+        assert wrong[number]["stub"](*[None] * 9) is None, f"{number}: the first wrong answer is a stub"
+    print(f"{len(checked)} exercises, {len(WRONG)} wrong answers rejected")
+
+
+def test_a_stub_that_raises_shows_through():
+    def stub(*_):
+        raise NotImplementedError
+
+    for number in CHECKS:
+        with pytest.raises(NotImplementedError):
+            mvp.exercises.check(number, stub)
+
+
+@pytest.mark.parametrize("number", ["0.1", "1.9", "99.1", "x", ""])
+def test_an_unknown_exercise_is_named(number):
+    with pytest.raises(ValueError, match=re.escape(f"number={number!r}")):
+        mvp.exercises.check(number, len)
+
+
+def test_a_number_is_given_once():
+    with pytest.raises(ValueError, match="checked twice"):
+        exercise(next(iter(CHECKS)))(lambda _: None)
+
+
+@pytest.mark.parametrize(
+    ("got", "message"),
+    [
+        (None, "is None"),
+        ([1.0], "is a list"),
+        (A.T, r"shape \(3, 2\), \(2, 3\) is wanted"),
+        (A > 0, "dtype torch.bool"),
+        (A / 0, "NaN or infinity"),
+        (-A, "the sign is turned round"),
+        (A + torch.eye(2, 3), r"entry \(0, 0\) of your answer is 2, 1 is wanted"),
+    ],
+)
+def test_the_comparison_says_what_is_wrong(got, message):
+    close(A.clone(), A)
+    with pytest.raises(WrongAnswer, match=message):
+        close(got, A, mistakes={"the sign is turned round": -A})
