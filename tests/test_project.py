@@ -30,6 +30,7 @@ COURSE = [
     "toy",
     "tasks",
     "pretrained",
+    *(f"figures.{part}" for part in ("style", "results", "derivations")),
     "figures",
     "notebook",
     "widgets",
@@ -39,7 +40,7 @@ COURSE = [
     "editions",
 ]
 ORDER = ["paths", *CORE, *STRUCTURE, *(f"course.{name}" for name in COURSE)]
-EXEMPT = ["__init__", "__main__", "course.__init__", "course.exercises.__init__"]
+EXEMPT = ["__init__", "__main__", "course.__init__", "course.exercises.__init__", "course.figures.__init__"]
 CORE_LIMIT = 900
 
 

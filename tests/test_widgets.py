@@ -25,11 +25,13 @@ def results():
 def drawn(monkeypatch):
     calls = []
 
+    recorded_bars = figures.recorded_bars
+
     def draw(results, task, density, source):
         calls.append((task, density, source))
-        return figures.recorded_bars(results, task, density, source=source)
+        return recorded_bars(results, task, density, source=source)
 
-    monkeypatch.setattr("mvp_lite.course.widgets.recorded_bars", draw)
+    monkeypatch.setattr(figures, "recorded_bars", draw)
     yield calls
     plt.close("all")
 

@@ -1,16 +1,120 @@
-"""Widgets: thin shells over figure functions, for notebooks."""
+"""Widgets: thin shells over the figure functions of the same names, for notebooks.
+
+Nothing is trained when a slider moves: histories and runs are recorded before, sliders only draw. Arrow keys move a
+slider that has the focus.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import ipywidgets
 import pandas as pd
+import torch
 from matplotlib import pyplot as plt
 
-from mvp_lite.course.figures import recorded_bars, summarise
+from mvp_lite.course import figures
+from mvp_lite.schedule import cubic
 
-__all__ = ["explore"]
+__all__ = [
+    "density_against_lambda",
+    "explore",
+    "hard_concrete_gate",
+    "layer_history",
+    "quadrants",
+    "schedules",
+    "scores_and_mask",
+]
+
+#: Steps of the run whose schedules are drawn.
+STEPS = 100
+
+
+def layer_history(history: Mapping[str, Any]) -> Any:
+    """A slider over the steps of a recorded history: weights, gradients, scores and mask of one small layer.
+
+    Args:
+        history: "W", "G", "S" and "M", each (steps, rows, columns), as `figures.layer_history` takes it.
+    """
+
+    def draw(step: int) -> None:
+        figures.layer_history(history, step)
+
+    return _drawn(draw, step=_steps(history))
+
+
+def quadrants(history: Mapping[str, Any]) -> Any:
+    """A slider over the steps of a recorded history: each weight in its quadrant (x: W, y: -G), kept or pruned.
+
+    Args:
+        history: "W", "G" and "M" (and more), each (steps, rows, columns).
+    """
+    slider = _steps(history)
+    reach = tuple(1.35 * float(torch.as_tensor(history[name]).abs().max()) or 1.0 for name in "WG")
+
+    def draw(step: int) -> None:
+        W, G, kept = (history[name][step] for name in "WGM")
+        ax = figures.quadrants(W, G, kept=kept, limits=(reach[0], reach[1]))
+        ax.set_title(f"step {step} of {slider.max}")
+
+    return _drawn(draw, step=slider)
+
+
+def scores_and_mask(scores: Any) -> Any:
+    """A slider over the density (per cent kept): the scores, and the mask that Top_v makes of them."""
+
+    def draw(kept: int) -> None:
+        figures.scores_and_mask(scores, kept / 100)
+
+    return _drawn(draw, kept=_slider(ipywidgets.IntSlider, "kept (%)", 50, 1, 100))
+
+
+def schedules() -> Any:
+    """Sliders for warm-up, cool-down and final density: Sanh et al. 2020, Eq. 5 as printed and as coded."""
+
+    def draw(warmup: int, cooldown: int, final: float) -> None:
+        steps = range(STEPS + 1)
+        coded = [cubic(step, 1.0, final, STEPS, warmup, cooldown) for step in steps]
+        printed = [_printed(step, 1.0, final, STEPS, warmup, cooldown) for step in steps]
+        ax = figures.schedules({"as coded": (steps, coded), "as printed": (steps, printed)})
+        ax.set_ylim(-0.05, max(1.05, 1.05 * max(printed)))
+
+    return _drawn(
+        draw,
+        warmup=_slider(ipywidgets.IntSlider, "warm-up", 10, 0, 45),
+        cooldown=_slider(ipywidgets.IntSlider, "cool-down", 20, 0, 45),
+        final=_slider(ipywidgets.FloatSlider, "final density", 0.1, 0.01, 0.9, step=0.01),
+    )
+
+
+def hard_concrete_gate(samples: int = 5000) -> Any:
+    """A slider over the score: gates sampled with noise drawn once, and what is used at test time."""
+    uniform = torch.rand(samples, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).clamp(1e-9, 1 - 1e-9)
+
+    def draw(score: float) -> None:
+        figures.hard_concrete_gate(score, uniform)
+
+    return _drawn(draw, score=_slider(ipywidgets.FloatSlider, "score S", 0.0, -6.0, 6.0, step=0.25))
+
+
+def density_against_lambda(runs: pd.DataFrame) -> Any:
+    """A slider over lambda: the density that each line of recorded runs has there (between runs: interpolated).
+
+    Args:
+        runs: columns source, task, lam, kept, as `figures.density_against_lambda` takes them.
+    """
+    lams = runs.loc[runs["lam"] > 0, "lam"]
+    low, high = torch.tensor([lams.min(), lams.max()], dtype=torch.float64).log10().tolist()
+
+    def draw(lam: float) -> None:
+        figures.density_against_lambda(runs, lam=lam)
+
+    middle = 10 ** ((low + high) / 2)
+    slider = ipywidgets.FloatLogSlider(
+        value=middle, min=low, max=high, step=(high - low) / 60, description="λ", readout_format=".3g"
+    )
+    return _drawn(draw, lam=slider)
 
 
 def explore(results: pd.DataFrame, source: str = "recorded runs") -> Any:
@@ -21,7 +125,7 @@ def explore(results: pd.DataFrame, source: str = "recorded runs") -> Any:
     Raises:
         ValueError: as `figures.summarise`, or no pruned row.
     """
-    table = summarise(results)
+    table = figures.summarise(results)
     pruned = table[~table["method"].isin(["dense", "scratch"])]
     if pruned.empty:
         raise ValueError("results holds no pruned model: there is no density to choose")
@@ -38,7 +142,7 @@ def explore(results: pd.DataFrame, source: str = "recorded runs") -> Any:
 
     def draw(task: str, density: float) -> None:
         if density in densities[task]:
-            recorded_bars(results, task, density, source=source)
+            figures.recorded_bars(results, task, density, source=source)
             plt.show()
 
     task.observe(follow, names="value")
@@ -47,3 +151,34 @@ def explore(results: pd.DataFrame, source: str = "recorded runs") -> Any:
 
 def _options(densities: list[float]) -> list[tuple[str, float]]:
     return [(f"{100 * density:g} %", float(density)) for density in densities]
+
+
+def _drawn(draw: Callable[..., None], **sliders: Any) -> Any:
+    """An interactive that shows what `draw` has drawn."""
+
+    def shown(**values: Any) -> None:
+        draw(**values)
+        plt.show()
+
+    return ipywidgets.interactive(shown, **sliders)
+
+
+def _slider(kind: Any, description: str, value: float, low: float, high: float, **options: Any) -> Any:
+    style = {"description_width": "6.5em"}
+    layout = {"width": "28em"}
+    return kind(value=value, min=low, max=high, description=description, style=style, layout=layout, **options)
+
+
+def _steps(history: Mapping[str, Any]) -> Any:
+    if missing := [name for name in "WGM" if name not in history]:
+        raise ValueError(f"history lacks {missing[0]!r} (found: {', '.join(map(str, history))})")
+    return _slider(ipywidgets.IntSlider, "step", 0, 0, len(history["W"]) - 1)
+
+
+def _printed(step: int, initial: float, final: float, total: int, warmup: int, cooldown: int) -> float:
+    """Eq. 5 as printed: t - t_i - t_f in the numerator, so that the curve jumps at both ends."""
+    if step < warmup:
+        return initial
+    if step >= total - cooldown:
+        return final
+    return final + (initial - final) * (1 - (step - warmup - cooldown) / (total - warmup - cooldown)) ** 3

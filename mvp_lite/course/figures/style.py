@@ -1,0 +1,105 @@
+"""How every figure of the course looks, and how it is shown; colours are told apart by marker and line too.
+
+Colours are those of Okabe and Ito (2008), which also colour-blind readers tell apart.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from cycler import cycler
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.typing import LineStyleType
+from numpy.typing import NDArray
+from PIL import Image
+
+__all__ = ["LINES", "METHOD_STYLE", "OKABE_ITO", "STYLE", "Look", "axes_or_new", "save", "show"]
+
+OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+LINES = ("-", "--", "-.", ":", "-", "--", "-.")
+
+#: matplotlib settings of the course, for `matplotlib.style.use`.
+STYLE: dict[str, Any] = {
+    "figure.figsize": (6.0, 3.6),
+    "figure.dpi": 100,
+    "savefig.dpi": 100,
+    "figure.constrained_layout.use": True,
+    "font.size": 11,
+    "axes.titlesize": 11,
+    "legend.fontsize": 9.5,
+    "legend.frameon": False,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.25,
+    "lines.linewidth": 1.8,
+    "lines.markersize": 6,
+    "image.cmap": "cividis",
+    "axes.prop_cycle": cycler(color=OKABE_ITO, linestyle=LINES),
+    "svg.hashsalt": "mvp_lite",
+}
+
+
+@dataclass(frozen=True)
+class Look:
+    """How a method is drawn, in every figure alike."""
+
+    label: str
+    colour: str
+    marker: str
+    line: LineStyleType
+
+
+METHOD_STYLE: dict[str, Look] = {
+    "dense": Look("dense (nothing pruned)", "#000000", "*", "-"),
+    "movement": Look("movement", "#0072B2", "o", "-"),
+    "soft_movement": Look("soft movement", "#56B4E9", "^", "-."),
+    "l0": Look("L0", "#009E73", "D", (0, (5, 1))),
+    "magnitude": Look("magnitude", "#D55E00", "s", "--"),
+    "random": Look("random", "#CC79A7", "X", ":"),
+    "scratch": Look("dense, not pretrained", "#666666", "v", (0, (1, 2))),
+}
+
+
+def show(ax: Axes | NDArray[Any] | Sequence[Axes], alt: str) -> None:
+    """Display the figure of `ax` in a notebook, with its description as alt text and as a caption below.
+
+    JupyterLab does not pass on an image's alt text, so the caption is what a screen reader finds there.
+
+    Raises:
+        ValueError: an empty description.
+    """
+    if not alt.strip():
+        raise ValueError(f"alt={alt!r}: describe the figure in a sentence, for those who cannot see it")
+    from IPython.display import display
+
+    picture = {"image/png": base64.b64encode(_small_png(ax)).decode("ascii"), "text/plain": "figure"}
+    display(picture, raw=True, metadata={"image/png": {"alt": alt}})  # type: ignore[no-untyped-call]
+    display({"text/markdown": f"*{alt}*", "text/plain": alt}, raw=True)  # type: ignore[no-untyped-call]
+
+
+def save(ax: Axes | NDArray[Any] | Sequence[Axes], path: str | Path) -> None:
+    """Write the figure of `ax` to a PNG file, as `show` would display it, and close it."""
+    Path(path).write_bytes(_small_png(ax))
+
+
+def _small_png(ax: Axes | NDArray[Any] | Sequence[Axes]) -> bytes:
+    """PNG of 128 colours, a quarter of the size; no version of matplotlib inside, so that the bytes repeat."""
+    figure = np.atleast_1d(np.asarray(ax, dtype=object)).ravel()[0].figure
+    drawn, small = io.BytesIO(), io.BytesIO()
+    figure.savefig(drawn, format="png", bbox_inches="tight")
+    plt.close(figure)
+    Image.open(drawn).convert("RGB").quantize(128, dither=Image.Dither.NONE).save(small, "png", optimize=True)
+    return small.getvalue()
+
+
+def axes_or_new(ax: Axes | None) -> Axes:
+    """`ax`, or the axes of a new figure."""
+    return plt.subplots()[1] if ax is None else ax
