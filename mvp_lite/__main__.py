@@ -34,6 +34,14 @@ def main(argv: list[str] | None = None) -> int:
     measure.add_argument("--out", type=Path, help="results file (default: data/results/toy.csv)")
     _grid_options(measure, densities="0.7,0.1,0.03", seeds="0,1,2,3,4", steps=None, lrs=None, tune_steps=None)
 
+    sweep = toy.add_parser("lambda", help="density as an outcome: soft movement at fixed lambdas (resumable)")
+    sweep.add_argument("--task", default="inference", help="sentiment, inference, paraphrase or qa")
+    sweep.add_argument("--lams", type=_words, default=_words("1,10,30,100,300,1000"))
+    sweep.add_argument("--lr", type=float, default=1e-4, help="rate of the weights")
+    sweep.add_argument("--score-lr", type=float, default=0.1, help="rate of the scores; 1e-2 is too slow for 300 steps")
+    sweep.add_argument("--seed", type=int, default=0)
+    sweep.add_argument("--out", type=Path, help="results file (default: data/results/toy_lambda.csv)")
+
     figure = commands.add_parser("figure", help="draw score against density from a results file")
     figure.add_argument("--results", type=Path, help="results file (default: data/results/toy.csv)")
     figure.add_argument("--out", type=Path, help="PNG file (default: data/results/score_against_density.png)")
@@ -47,6 +55,8 @@ def main(argv: list[str] | None = None) -> int:
             _figure(args)
         elif args.action == "build":
             _build(args)
+        elif args.action == "lambda":
+            _lambda(args, words)
         else:
             _measure(args, words)
     except (ValueError, OSError) as error:
@@ -132,6 +142,17 @@ def _measure(args: argparse.Namespace, words: list[str]) -> None:
     grid = _grid(args, words, model="toy", task="")
     for part in task_grids(grid, [f"toy/{name}" for name in args.tasks]):
         run_grid(part, args.out or _results("toy.csv"), _log)
+
+
+def _lambda(args: argparse.Namespace, words: list[str]) -> None:
+    from mvp_lite.course import toy
+    from mvp_lite.course.experiments import run_lambdas
+
+    out = args.out or _results("toy_lambda.csv")
+    run_lambdas(
+        f"toy/{args.task}", [float(lam) for lam in args.lams], out, steps=toy.STEPS, lr=args.lr,
+        score_lr=args.score_lr, seed=args.seed, command=_recorded(words), log=_log,
+    )  # fmt: skip
 
 
 def _figure(args: argparse.Namespace) -> None:

@@ -20,12 +20,14 @@ from mvp_lite.course.tasks import Task, load_task
 from mvp_lite.pruner import METHODS
 from mvp_lite.train import Result, default_device, fine_prune
 
-__all__ = ["COLUMNS", "Grid", "read_rows", "run_grid"]
+__all__ = ["COLUMNS", "LAMBDA_COLUMNS", "Grid", "read_rows", "run_grid", "run_lambdas"]
 
 COLUMNS = (
     "split task method density kept scope distil seed steps lr score_lr score loss seconds "
     "batch_size max_length precision model device threads hardware versions command"
 ).split()
+#: of a sweep over lambda, where no density is asked for
+LAMBDA_COLUMNS = [{"density": "lam"}.get(name, name) for name in COLUMNS]
 _KEY = "split task method density scope distil seed steps batch_size max_length precision model".split()
 
 Row = dict[str, str]
@@ -109,7 +111,32 @@ def _tuning_cells(grid: Grid, task: Task, method: str, density: float) -> list[d
     return [_cell(grid, task, "holdout", method, density, seed, grid.tune_steps, lr) for seed, lr in runs]
 
 
-def read_rows(path: Path) -> list[Row]:
+def run_lambdas(
+    task_name: str, lams: Sequence[float], out: Path, *, steps: int, lr: float, score_lr: float, seed: int = 0,
+    command: str = "", log: Callable[[str], None] = print,
+) -> None:  # fmt: skip
+    """Soft movement on the toy with a fixed final lambda, once for each of `lams` that `out` does not hold yet.
+
+    The density is then an outcome (column `kept`). Nothing is tuned here: both rates are given.
+    """
+    done = {(row["task"], float(row["lam"]), int(row["seed"])) for row in read_rows(out, LAMBDA_COLUMNS)}
+    task = load_task(task_name)
+    for lam in lams:
+        if (task_name, lam, seed) in done:
+            continue
+        result = fine_prune(
+            load_model("toy", task, seed=seed), task, "soft_movement", steps=steps, lr=lr, score_lr=score_lr,
+            seed=seed, progress=False, penalty=float(lam),
+        )  # fmt: skip
+        cell = {
+            "split": "validation", "task": task_name, "method": "soft_movement", "lam": lam, "scope": "global",
+            "distil": False, "seed": seed, "steps": steps, "lr": lr, "batch_size": result.settings["batch_size"],
+            "max_length": task.max_length, "precision": "float32", "model": "toy", "command": command,
+        }  # fmt: skip
+        _append(out, cell, result, log, LAMBDA_COLUMNS)
+
+
+def read_rows(path: Path, columns: Sequence[str] = COLUMNS) -> list[Row]:
     """Rows of a results file, as text; a last line cut short by a kill is dropped from the file."""
     if not path.exists():
         return []
@@ -118,8 +145,8 @@ def read_rows(path: Path) -> list[Row]:
     if whole != text:
         path.write_text(whole, encoding="utf-8")
     rows = list(csv.DictReader(whole.splitlines()))
-    if rows and list(rows[0]) != COLUMNS:
-        raise ValueError(f"{path} has the columns {', '.join(rows[0])}, not {', '.join(COLUMNS)}: name another file")
+    if rows and list(rows[0]) != list(columns):
+        raise ValueError(f"{path} has the columns {', '.join(rows[0])}, not {', '.join(columns)}: name another file")
     return rows
 
 
@@ -172,7 +199,9 @@ def _run(grid: Grid, task: Task, cell: dict[str, Any]) -> Result:
     )  # fmt: skip
 
 
-def _append(out: Path, cell: dict[str, Any], result: Result, log: Callable[[str], None]) -> None:
+def _append(
+    out: Path, cell: dict[str, Any], result: Result, log: Callable[[str], None], columns: Sequence[str] = COLUMNS
+) -> None:
     import torch
     import transformers
 
@@ -194,14 +223,15 @@ def _append(out: Path, cell: dict[str, Any], result: Result, log: Callable[[str]
     }
     new = not out.exists()
     with out.open("a", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        writer = csv.DictWriter(file, columns, lineterminator="\n")
         if new:
             writer.writeheader()
         writer.writerow(row)
         file.flush()
         os.fsync(file.fileno())
+    asked = "density" if "density" in row else "lam"
     log(
-        f"{row['split']} {row['task']} {row['method']} density {row['density']} seed {row['seed']} lr {row['lr']}: "
+        f"{row['split']} {row['task']} {row['method']} {asked} {row[asked]} seed {row['seed']} lr {row['lr']}: "
         f"score {row['score']} kept {row['kept']} in {row['seconds']} s"
     )
 

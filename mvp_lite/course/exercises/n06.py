@@ -1,0 +1,137 @@
+"""Checks of notebook 06: a step of soft movement, landing on a density, the gradient of the L0 penalty."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mvp_lite.course.exercises.tools import WrongAnswer, close, exercise, like
+from mvp_lite.masks import expected_l0, keep_count, threshold_mask
+from mvp_lite.scores import soft_penalty_gradient
+
+_SHAPES = [(2, 3), (4, 1), (5, 7)]
+
+
+def _random(*shape: int, seed: int) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def _call(answer: Any, tensors: list[Tensor], *numbers: float) -> Any:
+    """What `answer` returns for copies of the tensors; it must leave them alone."""
+    given = [tensor.clone() for tensor in tensors]
+    got = answer(*given, *numbers)
+    if not all(torch.equal(a, b) for a, b in zip(given, tensors, strict=True)):
+        raise WrongAnswer("your answer changes its inputs in place: make new tensors")
+    return got
+
+
+@exercise("6.1")
+def _soft_step(answer: Any) -> None:
+    for seed, shape in enumerate(_SHAPES):
+        W, S, G = (_random(*shape, seed=10 * seed + i) for i in range(3))
+        S, tau, lam, lr = 3.0 * S, 0.3, 0.7, 0.2
+        got = _call(answer, [W, S, G], tau, lam, lr)
+        if got is None:
+            raise WrongAnswer("your answer is None: does the function return the new W and the new S?")
+        if not isinstance(got, tuple | list) or len(got) != 2:
+            raise WrongAnswer(f"your answer is a {type(got).__name__}, the pair (new W, new S) is wanted")
+        M = threshold_mask(S, tau, min_density=0.0)
+        new_W = W - lr * G * M
+        raw = torch.where(tau < S, W - lr * G, W)
+        hints = {
+            "pruned weights move: under plain SGD the gradient of W is G * M": W - lr * G,
+            "gradient descent subtracts": W + lr * G * M,
+            "the mask cuts sigmoid(S) at tau, not S itself": raw,
+            "kept weights and pruned ones are the wrong way round": W - lr * G * ~M,
+            "return the dense weight: pruned entries keep their value": new_W * M,
+        }
+        close(got[0], new_W, mistakes=hints, what="the new W")
+        gate = torch.sigmoid(S)
+        pull = lam * gate * (1.0 - gate)
+        hints = {
+            "the gradient of S is straight-through: no mask in it, or pruned weights never come back": S
+            - lr * (G * W * M + pull),
+            "the derivative of sigmoid is sigmoid * (1 - sigmoid)": S - lr * (G * W + lam * gate),
+            "the gradient of S uses W as it was before the step": S - lr * (G * new_W + pull),
+            "the penalty is a sum here, not a mean": S - lr * (G * W + pull / S.numel()),
+            "the penalty is missing": S - lr * G * W,
+            "the penalty shall push scores down": S - lr * (G * W - pull),
+            "gradient descent subtracts": S + lr * (G * W + pull),
+        }
+        close(got[1], S - lr * (G * W + pull), mistakes=hints, what="the new S")
+
+
+@exercise("6.2")
+def _shift_to_density(answer: Any) -> None:
+    cases = [((2, 3), 0.5, 0.1), ((4, 5), 0.13, 0.1), ((30,), 0.03, 0.6), ((7, 9), 0.9, 0.25), ((3, 2), 0.01, 0.1)]
+    for seed, (shape, density, tau) in enumerate(cases):
+        S = 2.0 * _random(*shape, seed=seed) + 1.0
+        got = like(_call(answer, [S], density, tau), S)
+        shift = got - S
+        if float(shift.max() - shift.min()) > 1e-9:
+            raise WrongAnswer(
+                "your answer moves the scores by different amounts: one constant, so that their order stays"
+            )
+        k = keep_count(S.numel(), density)
+        kept = int(threshold_mask(got, tau, min_density=0.0).sum())
+        if kept != k:
+            asked = f"(density {density}, tau {tau})"
+            raise WrongAnswer(f"{kept} of {S.numel()} entries pass, {k} are wanted {asked}{_guess(got, k, tau)}")
+        last, first = _ranked(S, k), _ranked(S, k + 1)
+        wanted = S - (last + first) / 2.0 + _logit(tau)
+        hints = {
+            "the cut lies at the last score that passes, not in the middle": S - last + _logit(tau),
+            "the cut lies at the first score that does not pass, not in the middle": S - first + _logit(tau),
+        }
+        close(got, wanted, mistakes=hints)
+
+
+def _logit(tau: float) -> float:
+    return math.log(tau / (1.0 - tau))
+
+
+def _ranked(S: Tensor, k: int) -> float:
+    """The k-th largest score."""
+    return float(S.flatten().sort(descending=True).values[k - 1])
+
+
+def _guess(got: Tensor, k: int, tau: float) -> str:
+    """Which other cut would have kept k: it tells the mistake."""
+    if int((got > tau).sum()) == k:
+        return ": the cut on S + c itself lies at log(tau / (1 - tau)), not at tau"
+    if int((got > 0).sum()) == k:
+        return ": the scores are placed around 0; the cut lies at log(tau / (1 - tau))"
+    if int((got > -_logit(tau)).sum()) == k:
+        return ": log(tau / (1 - tau)) has the wrong sign"
+    if abs(int((torch.sigmoid(got) > tau).sum()) - k) == 1:
+        return ": off by one; k is rounded, not cut off, and index k - 1 is the k-th"
+    return ""
+
+
+@exercise("6.3")
+def _l0_penalty_gradient(answer: Any) -> None:
+    for seed, shape in enumerate(_SHAPES):
+        S, lam, matrices = 2.0 * _random(*shape, seed=seed), 1.7, 3 + seed
+        scores = S.clone().requires_grad_()
+        (slope,) = torch.autograd.grad(lam * expected_l0(scores).mean() / matrices, scores)
+        P, gate = expected_l0(S), torch.sigmoid(S)
+        inner = math.log(11.0) * 2.0 / 3.0
+        wrong_side = torch.sigmoid(S - inner)
+        share = lam / (matrices * S.numel())
+        hints = {
+            "this is the sum form: divide by the entries and by the matrices": lam * P * (1.0 - P),
+            "divide by the number of matrices too": lam * P * (1.0 - P) / S.numel(),
+            "divide by the number of entries of the matrix too": lam * P * (1.0 - P) / matrices,
+            "this is the penalty itself, not its gradient": share * P,
+            "this is soft movement's gradient: sigmoid(S) in place of P(M != 0)": lam
+            * soft_penalty_gradient(S, matrices),
+            "the sign: more L0 where the score is higher": -slope,
+            "lambda is missing": slope / lam,
+            "the shift in P(M != 0) has the wrong sign": share * wrong_side * (1.0 - wrong_side),
+            "the temperature b stands in the shift alone, not in the slope": slope * 1.5,
+            "the chain rule's last factor is 1 - P, for P is a sigmoid": share * P * (1.0 - gate),
+        }
+        close(_call(answer, [S], lam, matrices), slope, mistakes=hints)
