@@ -1,0 +1,114 @@
+"""Checks of notebook 02: Taylor and Fisher scores of a layer without autograd, SNIP over batches mended."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mvp_lite.course.exercises.tools import WrongAnswer, close, exercise
+from mvp_lite.scores import fisher, snip, taylor
+
+_SHAPES = ((6, 4, 3), (5, 2, 7), (9, 3, 3))  # examples, inputs, outputs; the last is square
+
+
+def _layer(examples: int, inputs: int, outputs: int) -> tuple[Tensor, Tensor, Tensor]:
+    """delta (n, out), x (n, in), W (out, in): no zeros, no ties, both signs."""
+    generator = torch.Generator().manual_seed(100 * examples + 10 * inputs + outputs)
+    shapes = ((examples, outputs), (examples, inputs), (outputs, inputs))
+    delta, x, W = (torch.randn(shape, generator=generator, dtype=torch.float64) for shape in shapes)
+    return delta, x, W
+
+
+def _call(answer: Any, *inputs: Tensor) -> Any:
+    """The answer for copies of the inputs, which it must leave as they were."""
+    copies = [tensor.clone() for tensor in inputs]
+    got = answer(*copies)
+    for copy, tensor in zip(copies, inputs, strict=True):
+        if copy.requires_grad or not torch.equal(copy, tensor):
+            raise WrongAnswer("your function changes one of its arguments: work on a copy")
+    return got
+
+
+def _example_gradients(delta: Tensor, x: Tensor) -> list[Tensor]:
+    """The slow loop: for each example, entry by entry, the product of its delta and its input."""
+    return [torch.stack([d * inputs for d in deltas]) for deltas, inputs in zip(delta, x, strict=True)]
+
+
+@exercise("2.1")
+def _taylor_of_a_layer(answer: Any) -> None:
+    for shape in _SHAPES:
+        delta, x, W = _layer(*shape)
+        gradients = _example_gradients(delta, x)
+        G = sum(gradients, torch.zeros_like(W)) / len(gradients)
+        wanted = taylor(G, W)
+        mistakes = {
+            "the sign: a removal changes the weight by minus itself": -wanted,
+            "the absolute value throws the sign away; that is SNIP, not Taylor": snip(G, W),
+            "the loss is the mean over the examples, not their sum": wanted * len(gradients),
+            "that is the gradient; its product with the weight is missing": G,
+            "that is minus the gradient; its product with the weight is missing": -G,
+        }
+        if W.shape[0] == W.shape[1]:
+            mistakes["G and W do not lie the same way round: one of them is transposed"] = taylor(G.T, W)
+        close(_call(answer, delta, x, W), wanted, mistakes=mistakes, what="taylor_scores(delta, x, W)")
+
+
+@exercise("2.2")
+def _fisher_of_a_layer(answer: Any) -> None:
+    for shape in _SHAPES:
+        delta, x, W = _layer(*shape)
+        gradients = _example_gradients(delta, x)
+        G = sum(gradients, torch.zeros_like(W)) / len(gradients)
+        wanted = fisher(gradients, W)
+        mistakes = {
+            "square each example's gradient first, then take the mean; you square the mean": 0.5 * (W * G).square(),
+            "the factor 1/2 is missing": 2 * wanted,
+            "the mean over the examples is wanted, not their sum": wanted * len(gradients),
+            "the mean over the examples is wanted, not their sum; and the factor 1/2 is missing": 2
+            * wanted
+            * len(gradients),
+            "the weight enters squared": wanted / W,
+            "that is the mean square of the gradients alone: W**2 / 2 is missing": 2 * wanted / W.square(),
+            "the minus sign belongs to Taylor: squares raise the loss": -wanted,
+        }
+        close(_call(answer, delta, x, W), wanted, mistakes=mistakes, what="fisher_scores(delta, x, W)")
+
+
+def _squared_error(w: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    """Mean over the examples; w (in,), x (n, in), y (n,)."""
+    return (torch.tanh(x @ w) - y).square().mean()
+
+
+@exercise("2.3")
+def _snip_over_batches_mended(answer: Any) -> None:
+    for seed, sizes in enumerate(([7], [2, 9], [1, 6, 3, 8], [4, 4, 4])):
+        generator = torch.Generator().manual_seed(seed)
+        w = torch.randn(5, generator=generator, dtype=torch.float64)
+        x = torch.randn(sum(sizes), 5, generator=generator, dtype=torch.float64)
+        y = torch.randn(sum(sizes), generator=generator, dtype=torch.float64)
+        batches = list(zip(torch.split(x, sizes), torch.split(y, sizes), strict=True))
+        each = [torch.func.grad(_squared_error)(w, *batch) for batch in batches]
+        share = [size / sum(sizes) for size in sizes]
+        zero = torch.zeros_like(w)
+        G = sum((s * g for s, g in zip(share, each, strict=True)), zero)
+        plain = sum(each, zero) / len(each)
+        mistakes = {
+            "both mistakes are still there": sum((snip(g, w) for g in each), zero) / len(each),
+            "the absolute value is still taken batch by batch; add the gradients first": sum(
+                (s * snip(g, w) for s, g in zip(share, each, strict=True)), zero
+            ),
+            "a batch of two counts as much as a batch of nine: weight each gradient by its batch": snip(plain, w),
+            "the batches are added up and never divided by how many examples there are": snip(G, w) * sum(sizes),
+            "the gradients of the batches are added up, a mean is wanted": snip(plain, w) * len(each),
+            "SNIP is the size of the change: the absolute value is missing": G * w,
+            "SNIP is the size of the change, never negative": -(G * w),
+            "only the last batch counts: the sum is overwritten": snip(each[-1], w),
+        }
+        before = [tensor.clone() for tensor in (w, x, y)]
+        got = answer(_squared_error, w, batches)
+        if w.requires_grad or not all(torch.equal(a, b) for a, b in zip((w, x, y), before, strict=True)):
+            raise WrongAnswer("your function changes one of its arguments: work on a copy")
+        what = f"snip_over_batches for batches of {', '.join(map(str, sizes))}"
+        close(got, snip(torch.func.grad(_squared_error)(w, x, y), w), mistakes=mistakes, what=what)
