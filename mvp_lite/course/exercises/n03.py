@@ -1,0 +1,193 @@
+"""Checks of notebook 03: gradients in GPT-2's layout, a straight-through cut, a mended pruning step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import product
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mvp_lite import masks
+from mvp_lite.course.exercises.tools import WrongAnswer, close, exercise, like
+
+
+@exercise("3.1")
+def _conv1d_gradients(answer: Any) -> None:
+    """(x, dL_da, W, M) -> (dL/dW, dL/dS), for a weight of shape (in, out)."""
+    generator = torch.Generator().manual_seed(31)
+    for batch, tokens, wide, high in [(2, 3, 4, 5), (1, 1, 3, 2), (3, 2, 2, 6), (2, 4, 3, 3)]:
+        x, dL_da = _normal(generator, batch, tokens, wide), _normal(generator, batch, tokens, high)
+        W = _normal(generator, wide, high)
+        M = _some_mask(generator, wide, high)
+        G = torch.zeros(wide, high, dtype=torch.float64)
+        for n, p, j, i in product(range(batch), range(tokens), range(wide), range(high)):
+            G[j, i] += x[n, p, j] * dL_da[n, p, i]
+        got_W, got_S = _pair(_call(answer, x, dL_da, W, M), "dL/dW", "dL/dS", like_this=W)
+        positions = batch * tokens
+        close(
+            got_W,
+            G * M,
+            what="dL/dW",
+            mistakes={
+                "the mask is missing; a pruned weight does nothing, so it gets no gradient": G,
+                "its sign is the wrong way round": -G * M,
+                "this is dL/dS; return dL/dW first": G * W,
+                "contributions of all positions are added up, not averaged": G * M / positions,
+                "averaged over the batch; the chain rule adds": G * M / batch,
+                "averaged over the tokens; the chain rule adds": G * M / tokens,
+                "rows and columns are exchanged: x belongs to the rows of W here": _turned(G) * M,
+                "x and dL/da are summed before they are multiplied; a sum of products is wanted": M
+                * torch.outer(x.sum((0, 1)), dL_da.sum((0, 1))),
+            },
+        )
+        close(
+            got_S,
+            G * W,
+            what="dL/dS",
+            mistakes={
+                "the mask is left in: scores of pruned weights would stand still": G * M * W,
+                "W is missing; this is the gradient of the weight in use": G,
+                "its sign is the wrong way round: the gradient is wanted, not the step": -G * W,
+                "it is multiplied by the mask where W belongs": G * M,
+                "contributions of all positions are added up, not averaged": G * W / positions,
+                "rows and columns are exchanged: x belongs to the rows of W here": _turned(G) * W,
+            },
+        )
+
+
+@exercise("3.2")
+def _straight_through_cut(answer: Any) -> None:
+    """(S, density) -> the top-v mask as numbers, with the identity as its gradient."""
+    generator = torch.Generator().manual_seed(32)
+    for shape, density in [((6, 7), 0.3), ((5,), 0.5), ((2, 3, 8), 0.1), ((3, 4), 1.0)]:
+        S = _normal(generator, *shape).requires_grad_()
+        upstream = _normal(generator, *shape)
+        wanted = masks.top_v(S, density).to(S.dtype)
+        before = S.detach().clone()
+        got = like(answer(S, density), wanted, "the mask")
+        if not torch.equal(S.detach(), before):
+            raise WrongAnswer("the function changes S in place")
+        values = S.detach()
+        close(
+            got,
+            wanted,
+            what="the mask",
+            mistakes={
+                "these are the scores; the forward pass wants the cut": values,
+                "these are mask plus scores: the scores' numbers have to cancel": wanted + values,
+                "kept scores are wanted as 1, not as themselves": wanted * values,
+                "0 and 1 are exchanged": 1.0 - wanted,
+            },
+        )
+        if not torch.equal(got.detach(), wanted):
+            raise WrongAnswer("the mask is not exactly 0 or 1: rounding. In which order are the terms added?")
+        if not got.requires_grad:
+            raise WrongAnswer("no gradient flows from the mask to S: was everything detached?")
+        (gradient,) = torch.autograd.grad(got, S, upstream, allow_unused=True)
+        if gradient is None:
+            raise WrongAnswer("no gradient flows from the mask to S")
+        close(
+            gradient,
+            upstream,
+            what="the gradient of S",
+            mistakes={
+                "it stops at pruned entries: Eq. (3.7) lets all of them through": upstream * wanted,
+                "it stops at kept entries": upstream * (1.0 - wanted),
+                "its sign is the wrong way round: which of the two terms is detached?": -upstream,
+                "it arrives doubled": 2.0 * upstream,
+                "it is zero": torch.zeros_like(upstream),
+                "it is multiplied by the score: add the terms, do not multiply": upstream * values,
+            },
+        )
+
+
+@exercise("3.3")
+def _mended_step(answer: Any) -> None:
+    """(W, S, x, y, density, lr, score_lr) -> (W, S) after one step of plain SGD."""
+    generator = torch.Generator().manual_seed(33)
+    for batch, wide, high, density in [(5, 4, 3, 0.5), (1, 3, 2, 0.67), (7, 2, 6, 0.3), (4, 3, 3, 0.4)]:
+        W, S = _normal(generator, high, wide), _normal(generator, high, wide)
+        x, y = _normal(generator, batch, wide), _normal(generator, batch, high)
+        for step, (lr, score_lr) in enumerate([(0.1, 0.7), (0.05, 1.0), (0.2, 0.3)]):
+            M = masks.top_v(S, density).double()
+            G = _linear_gradient(W * M, x, y)
+            dense = _linear_gradient(W, x, y)
+            new_W, new_S = W - lr * G * M, S - score_lr * G * W
+            what_W, what_S = f"W after step {step + 1}", f"S after step {step + 1}"
+            result = _call(answer, W, S, x, y, density=density, lr=lr, score_lr=score_lr)
+            got_W, got_S = _pair(result, what_W, what_S, like_this=W)
+            close(
+                got_W,
+                new_W,
+                what=what_W,
+                mistakes={
+                    "pruned weights have become 0; the value they had is lost": W * M - lr * G * M,
+                    "pruned weights have moved: their gradient is masked, Eq. (3.5)": W - lr * G,
+                    "the gradient is that of the dense layer; the forward pass uses W * M": W - lr * dense * M,
+                    "the dense layer was trained: no mask anywhere": W - lr * dense,
+                    "it goes uphill": W + lr * G * M,
+                    "the loss is a mean over the batch, so its gradient is divided by the batch's size": W
+                    - lr * batch * G * M,
+                    "this is the new S; return W first": new_S,
+                },
+            )
+            close(
+                got_S,
+                new_S,
+                what=what_S,
+                mistakes={
+                    "pruned scores have not moved: W in Eq. (3.8) is the dense one": S - score_lr * G * W * M,
+                    "all scores stood still": S,
+                    "it goes uphill": S + score_lr * G * W,
+                    "it uses the W of after the step; both gradients belong to the same forward pass": S
+                    - score_lr * G * new_W,
+                    "it moves with the rate of the weights": S - lr * G * W,
+                    "W is missing in the gradient": S - score_lr * G,
+                    "the gradient is that of the dense layer; the forward pass uses W * M": S - score_lr * dense * W,
+                },
+            )
+            W, S = new_W, new_S
+
+
+def _linear_gradient(used: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    """Slow G of the mean over the batch of half the squared error, for a linear map `used`, (out, in)."""
+    G = torch.zeros_like(used)
+    for n, i, j in product(range(x.shape[0]), range(used.shape[0]), range(used.shape[1])):
+        G[i, j] += (torch.dot(used[i], x[n]) - y[n, i]) * x[n, j] / x.shape[0]
+    return G
+
+
+def _normal(generator: torch.Generator, *shape: int) -> Tensor:
+    return torch.randn(shape, generator=generator, dtype=torch.float64)
+
+
+def _some_mask(generator: torch.Generator, *shape: int) -> Tensor:
+    return masks.top_v(_normal(generator, *shape), 0.5).double()
+
+
+def _turned(G: Tensor) -> Tensor:
+    """The transpose where it has the shape of G, else G's negative with a hole, which nobody returns."""
+    return G.T if G.shape[0] == G.shape[1] else torch.full_like(G, float("inf"))
+
+
+def _call(answer: Any, *tensors: Tensor, **rest: float) -> Any:
+    """The answer's result; its inputs must come back as they were."""
+    copies = [tensor.clone() for tensor in tensors]
+    result = answer(*tensors, **rest)
+    for tensor, copy in zip(tensors, copies, strict=True):
+        if not torch.equal(tensor, copy):
+            raise WrongAnswer("the function changes one of its inputs in place; return new tensors")
+    return result
+
+
+def _pair(result: Any, *names: str, like_this: Tensor) -> Sequence[Tensor]:
+    """Two tensors of the wanted shape."""
+    if result is None:
+        raise WrongAnswer("your answer is None: does the function return its result?")
+    if not isinstance(result, (tuple, list)) or len(result) != len(names):
+        kind = f"{len(result)} values" if isinstance(result, (tuple, list)) else f"a {type(result).__name__}"
+        raise WrongAnswer(f"your answer is {kind}, a pair ({', '.join(names)}) is wanted")
+    shapes: Mapping[str, Any] = dict(zip(names, result, strict=True))
+    return [like(got, like_this, name) for name, got in shapes.items()]
