@@ -1,4 +1,4 @@
-"""Widgets and `setup` outside a browser."""
+"""Widgets and `setup` outside a browser; test_browser.py moves their sliders in one."""
 
 import random
 
@@ -62,6 +62,119 @@ def test_explore_keeps_the_density_if_the_other_task_has_it(results, drawn):
 def test_explore_needs_a_pruned_row(results):
     with pytest.raises(ValueError, match="no pruned model"):
         mvp.widgets.explore(results[results["method"] == "dense"])
+
+
+# --- sliders over recorded things ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def history():
+    generator = torch.Generator().manual_seed(0)
+    made = {name: torch.randn(5, 2, 3, generator=generator, dtype=torch.float64) for name in "WGS"}
+    return made | {"M": (made["S"] > 0).double()}
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """Every figure that is drawn: (name, arguments, keywords)."""
+    found = []
+
+    def record(name, function):
+        def called(*args, **options):
+            found.append((name, args, options))
+            return function(*args, **options)
+
+        return called
+
+    for name in set(mvp.widgets.__all__) - {"explore"}:
+        monkeypatch.setattr(figures, name, record(name, getattr(figures, name)))
+    yield found
+    plt.close("all")
+
+
+def slider(widget, name):
+    (found,) = [child for child in widget.children if getattr(child, "description", None) == name]
+    return found
+
+
+def test_every_widget_has_a_figure_of_its_name():
+    assert set(mvp.widgets.__all__) - {"explore"} <= set(figures.__all__)
+
+
+def test_layer_history_only_draws_what_was_recorded(history, calls):
+    widget = mvp.widgets.layer_history(history)
+    assert isinstance(widget, ipywidgets.interactive)
+    step = slider(widget, "step")
+    assert (step.min, step.max, step.value) == (0, 4, 0)
+    before = {name: film.clone() for name, film in history.items()}
+    step.value = 3
+    (name, args, _) = calls[-1]
+    assert name == "layer_history" and args[0] is history and args[1] == 3
+    assert all(torch.equal(before[name], history[name]) for name in history)
+
+
+def test_quadrants_keep_their_limits_from_step_to_step(history, calls):
+    widget = mvp.widgets.quadrants(history)
+    slider(widget, "step").value = 1
+    slider(widget, "step").value = 4
+    for step, (name, (W, G), options) in zip((1, 4), calls[-2:], strict=True):
+        assert name == "quadrants"
+        assert torch.equal(W, history["W"][step]) and torch.equal(G, history["G"][step])
+        assert torch.equal(options["kept"], history["M"][step])
+        assert options["limits"][0] >= history["W"].abs().max() and options["limits"][1] >= history["G"].abs().max()
+    assert len({options["limits"] for *_, options in calls}) == 1
+    with pytest.raises(ValueError, match="history lacks 'M'"):
+        mvp.widgets.quadrants({"W": W, "G": G})
+    with pytest.raises(ValueError, match="history lacks 'S'"):
+        mvp.widgets.layer_history({name: history[name] for name in "WGM"})
+
+
+def test_scores_and_mask_takes_per_cents(calls):
+    scores = torch.randn(4, 5)
+    kept = slider(mvp.widgets.scores_and_mask(scores), "kept (%)")
+    kept.value = 30
+    assert calls[-1] == ("scores_and_mask", (scores, 0.3), {})
+    assert (kept.min, kept.max) == (1, 100)
+
+
+def test_schedules_draw_eq_5_as_coded_and_as_printed(calls):
+    widget = mvp.widgets.schedules()
+    slider(widget, "cool-down").value = 30
+    slider(widget, "cool-down").value = 20
+    (curves,) = calls[-1][1]
+    (steps, coded), (_, printed) = curves["as coded"], curves["as printed"]
+    assert list(steps) == list(range(101))
+    assert coded == [mvp.schedule.cubic(step, 1.0, 0.1, 100, 10, 20) for step in steps]
+    # the printed numerator is 20 steps behind: .1 + .9 (1 + 20/70)^3 at 10, .1 + .9 (21/70)^3 at 79
+    assert printed[9] == 1 and printed[10] == pytest.approx(0.1 + 0.9 * (9 / 7) ** 3)
+    assert printed[79] == pytest.approx(0.1 + 0.9 * 0.3**3) and printed[80] == 0.1
+    slider(widget, "warm-up").value, slider(widget, "cool-down").value = 1000, 1000
+    assert slider(widget, "warm-up").value + slider(widget, "cool-down").value < 100
+    slider(widget, "final density").value = 0.5
+    assert calls[-1][1][0]["as coded"][1][-1] == 0.5
+
+
+def test_hard_concrete_gate_draws_its_noise_once(calls):
+    score = slider(mvp.widgets.hard_concrete_gate(), "score S")
+    score.value = 1.0
+    score.value = -2.0
+    assert [args[0] for _, args, _ in calls][-2:] == [1.0, -2.0]
+    assert len({id(uniform) for _, (_, uniform), _ in calls}) == 1
+
+
+def test_density_against_lambda_marks_the_slider(calls):
+    runs = pd.DataFrame({"source": "toy", "task": "qa", "lam": [0.0, 1.0, 100.0], "kept": [1.0, 0.9, 0.1]})
+    lam = slider(mvp.widgets.density_against_lambda(runs), "λ")
+    assert (lam.min, lam.max) == (0, 2) and lam.value == pytest.approx(10)
+    lam.value = 50.0
+    assert calls[-1][1][0] is runs and calls[-1][2] == {"lam": 50.0}
+    with pytest.raises(ValueError, match="no run with lam > 0"):
+        mvp.widgets.density_against_lambda(runs.head(1))
+    with pytest.raises(ValueError, match="lacks the column 'lam'"):
+        mvp.widgets.density_against_lambda(runs.drop(columns="lam"))
+
+
+# --- setup --------------------------------------------------------------------------------------------------------
 
 
 def test_setup_makes_runs_repeat_and_says_nothing(capsys, device):

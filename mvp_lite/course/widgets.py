@@ -27,8 +27,7 @@ __all__ = [
     "scores_and_mask",
 ]
 
-#: Steps of the run whose schedules are drawn.
-STEPS = 100
+_STEPS = 100  # of the run whose schedules are drawn
 
 
 def layer_history(history: Mapping[str, Any]) -> Any:
@@ -74,9 +73,9 @@ def schedules() -> Any:
     """Sliders for warm-up, cool-down and final density: Sanh et al. 2020, Eq. 5 as printed and as coded."""
 
     def draw(warmup: int, cooldown: int, final: float) -> None:
-        steps = range(STEPS + 1)
-        coded = [cubic(step, 1.0, final, STEPS, warmup, cooldown) for step in steps]
-        printed = [_printed(step, 1.0, final, STEPS, warmup, cooldown) for step in steps]
+        steps = range(_STEPS + 1)
+        coded = [cubic(step, 1.0, final, _STEPS, warmup, cooldown) for step in steps]
+        printed = [_printed(step, 1.0, final, _STEPS, warmup, cooldown) for step in steps]
         ax = figures.schedules({"as coded": (steps, coded), "as printed": (steps, printed)})
         ax.set_ylim(-0.05, max(1.05, 1.05 * max(printed)))
 
@@ -104,16 +103,15 @@ def density_against_lambda(runs: pd.DataFrame) -> Any:
     Args:
         runs: columns source, task, lam, kept, as `figures.density_against_lambda` takes them.
     """
+    plt.close(figures.density_against_lambda(runs).figure)  # its checks come before any slider
     lams = runs.loc[runs["lam"] > 0, "lam"]
     low, high = torch.tensor([lams.min(), lams.max()], dtype=torch.float64).log10().tolist()
 
     def draw(lam: float) -> None:
         figures.density_against_lambda(runs, lam=lam)
 
-    middle = 10 ** ((low + high) / 2)
-    slider = ipywidgets.FloatLogSlider(
-        value=middle, min=low, max=high, step=(high - low) / 60, description="λ", readout_format=".3g"
-    )
+    start, step = 10 ** ((low + high) / 2), (high - low) / 60
+    slider = _slider(ipywidgets.FloatLogSlider, "λ", start, low, high, step=step, readout_format=".3g")
     return _drawn(draw, lam=slider)
 
 
@@ -154,7 +152,9 @@ def _options(densities: list[float]) -> list[tuple[str, float]]:
 
 
 def _drawn(draw: Callable[..., None], **sliders: Any) -> Any:
-    """An interactive that shows what `draw` has drawn."""
+    """An interactive that shows what `draw` draws; bad input raises here, not only once the widget is displayed."""
+    draw(**{name: slider.value for name, slider in sliders.items()})
+    plt.close()
 
     def shown(**values: Any) -> None:
         draw(**values)

@@ -36,17 +36,18 @@ __all__ = [
 ]
 
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-_BLUE, _VERMILION, _GREY = "#0072B2", "#D55E00", "#8C8C8C"
-#: A matrix with more rows or columns is drawn without its numbers.
-_NUMBERS_UP_TO = 12
-_MASK_COLOURS = ListedColormap(["#E8E8E8", "#00457A"])
+_BLUE, _VERMILION, _GREY, _PALE = "#0072B2", "#D55E00", "#8C8C8C", "#E8E8E8"
+#: Where the bars of gates that are exactly 0 and exactly 1 stand, just outside the others.
+_ENDS = (-0.05, 1.05)
+#: Numbers that would have to be smaller (in points) are left out, and a colour bar takes their place.
+_SMALLEST_TEXT = 6.0
 
 
 def matrix(values: Any, ax: Axes | None = None, title: str = "", mask: Any | None = None, digits: int = 2) -> Axes:
     """A small matrix as a heat map with its numbers in the cells; blue above zero, red below, white at zero.
 
     Args:
-        values: the matrix, (rows, columns). Beyond 12 rows or columns the numbers are left out.
+        values: the matrix, (rows, columns). A large one has a colour bar in place of its numbers.
         mask: of the same shape; entries where it is false (zero) are greyed and crossed out.
         digits: decimals shown; a matrix of whole numbers has none.
 
@@ -55,12 +56,12 @@ def matrix(values: Any, ax: Axes | None = None, title: str = "", mask: Any | Non
     """
     table = _array("values", values, 2)
     kept = np.ones(table.shape, dtype=bool) if mask is None else _same_shape("mask", mask, table) != 0
-    ax = _matrix_axes(table.shape) if ax is None else ax
-    _heat(ax, np.where(kept, table, np.nan), _largest(table), _texts(table, digits), faint=~kept)
-    for row, column in np.argwhere(~kept):
-        for slope in (1, -1):
-            ends = np.array([-0.42, 0.42])
-            ax.plot(column + ends, row + slope * ends, "-", color=_GREY, linewidth=1.2)
+    rows, columns = table.shape
+    if ax is None:
+        cell = min(0.7, 6.0 / max(table.shape))
+        size = (max(2.2, 0.8 + cell * columns), max(1.6, 0.9 + cell * rows))
+        ax = plt.subplots(figsize=size, layout="constrained")[1]
+    _heat(ax, table, table, digits, faint=~kept)
     ax.set_title(title)
     return ax
 
@@ -73,11 +74,10 @@ def scores_and_mask(scores: Any, density: float, axes: Sequence[Axes] | None = N
     """
     table = _array("scores", scores, 2)
     kept = top_v(torch.from_numpy(table), density).numpy()
-    left, right = pair = _several(axes, 2, table.shape)
-    _heat(left, table, _largest(table), _texts(table, 2))
+    left, right = pair = _panels(axes, 2, table.shape)
+    _heat(left, table, table, 2)
     left.set_title("scores S")
     _mask(right, kept)
-    right.set_title(f"mask M: {kept.sum()} of {kept.size} kept")
     return pair
 
 
@@ -139,13 +139,12 @@ def layer_history(history: Mapping[str, Any], step: int, axes: Sequence[Axes] | 
     films = {name: _same_shape(f"history[{name!r}]", history[name], weights) for name in "WGSM"}
     if isinstance(step, bool) or not isinstance(step, int) or not 0 <= step < len(weights):
         raise ValueError(f"step={step!r}: a whole number from 0 to {len(weights) - 1}")
-    panels = _several(axes, 4, weights.shape[1:])
+    panels = _panels(axes, 4, weights.shape[1:])
     for ax, (name, film) in zip(panels, films.items(), strict=True):
         if name == "M":
             _mask(ax, film[step] != 0)
-            ax.set_title(f"mask M: {np.count_nonzero(film[step])} of {film[step].size} kept")
         else:
-            _heat(ax, film[step], _largest(film), _texts(film[step], 2))
+            _heat(ax, film[step], film, 2)
             ax.set_title({"W": "weights W", "G": "gradients G", "S": "scores S"}[name])
     panels[0].figure.suptitle(f"step {step} of {len(weights) - 1}", fontsize=11)
     return panels
@@ -181,32 +180,15 @@ def trajectories(
         points = _array(f"paths[{label!r}]", path, 2)
         if points.shape[1] != 2:
             raise ValueError(f"paths[{label!r}] has shape {points.shape}: (steps, 2) is wanted")
-        look = _look(place)
-        ax.plot(
-            *points.T,
-            linestyle=look["linestyle"],
-            color=look["color"],
-            label=label,
-            marker=look["marker"],
-            markevery=[-1],
-            markersize=8,
-            zorder=3,
-        )
-        ax.plot(
-            *points[0],
-            marker=look["marker"],
-            color=look["color"],
-            markerfacecolor="white",
-            markersize=8,
-            linestyle="none",
-            zorder=4,
-        )
+        look = _look(place) | {"markersize": 8}
+        ax.plot(*points.T, markevery=[-1], label=label, zorder=3, **look)
+        ax.plot(*points[:1].T, markerfacecolor="white", zorder=4, **look)
     ax.set_xlim(low1, high1)
     ax.set_ylim(low2, high2)
     ax.set_xlabel("weight $w_1$")
     ax.set_ylabel("weight $w_2$")
     if paths:
-        ax.legend(loc="best", frameon=True)
+        ax.legend(loc="best", frameon=True, title="open: start, full: end", title_fontsize=9)
     return ax
 
 
@@ -222,16 +204,13 @@ def schedules(curves: Mapping[str, Any], ax: Axes | None = None, ylabel: str = "
     if not curves:
         raise ValueError("curves is empty: label -> (steps, values)")
     ax = axes_or_new(ax)
+    lowest = 0.0
     for place, (label, (steps, values)) in enumerate(curves.items()):
         x = _array(f"steps of {label!r}", steps, 1)
-        look = _look(place)
-        ax.plot(
-            x,
-            _same_shape(f"values of {label!r}", values, x),
-            linestyle=look["linestyle"],
-            color=look["color"],
-            label=label,
-        )
+        y = _same_shape(f"values of {label!r}", values, x)
+        ax.plot(x, y, label=label, **_look(place) | {"marker": ""})
+        lowest = min(lowest, float(y.min()))
+    ax.set_ylim(bottom=1.05 * lowest)
     ax.set_xlabel("optimizer step t")
     ax.set_ylabel(ylabel)
     ax.legend(loc="best")
@@ -257,27 +236,21 @@ def hard_concrete_gate(score: float, uniform: Any, ax: Axes | None = None) -> Ax
     gates = hard_concrete(S, torch.from_numpy(noise)).numpy()
     inside = (gates > 0) & (gates < 1)
     counts, edges = np.histogram(gates[inside], bins=20, range=(0, 1))
-    ax = axes_or_new(ax)
+    ax = plt.subplots(figsize=(6.0, 4.0), layout="constrained")[1] if ax is None else ax
     centres, width = (edges[1:] + edges[:-1]) / 2, 0.9 * (edges[1] - edges[0])
     ax.bar(centres, counts / len(gates), width, color="#56B4E9", label="between 0 and 1")
-    ends = [np.mean(gates == 0), np.mean(gates == 1)]
-    ax.bar([-0.04, 1.04], ends, 0.05, color=_BLUE, hatch="//", edgecolor="white", label="exactly 0, exactly 1")
-    test, open_ = float(hard_concrete_test_mask(S)), float(expected_l0(S))
-    ax.axvline(test, color=_VERMILION, linestyle="--", label=f"at test time: {test:.2f}")
-    ax.plot(
-        [-0.04],
-        [1 - open_],
-        "D",
-        color="#000000",
-        markersize=7,
-        label=f"formula for M = 0: 1 − {open_:.2f}",
-        linestyle="none",
-    )
+    closed, open_ = np.mean(gates == 0), np.mean(gates == 1)
+    ax.bar(_ENDS, [closed, open_], 0.05, color=_BLUE, hatch="//", edgecolor="white", label="exactly 0 or exactly 1")
+    test, chance = float(hard_concrete_test_mask(S)), float(expected_l0(S))
+    ax.plot(_ENDS[:1], [1 - chance], "D", color="#000000", markersize=7, label=f"1 − P(M ≠ 0) = {1 - chance:.3f}")
+    place = {0.0: _ENDS[0], 1.0: _ENDS[1]}.get(test, test)
+    ax.axvline(place, color=_VERMILION, linestyle="--", label=f"value at test time: {test:.3f}")
+    ax.set_xticks([_ENDS[0], 0.2, 0.4, 0.6, 0.8, _ENDS[1]], ["0", "0.2", "0.4", "0.6", "0.8", "1"])
     ax.set_xlabel("gate M")
     ax.set_ylabel("share of the samples")
-    ax.set_title(f"score S = {float(S):.2f}: P(M ≠ 0) = {open_:.2f}")
+    ax.set_title(f"score S = {float(S):.2f}".replace("-", "−") + f": sampled share of M ≠ 0 is {1 - closed:.3f}")
     ax.set_ylim(0, 1)
-    ax.legend(loc="upper center")
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.15), ncols=2)
     return ax
 
 
@@ -309,15 +282,16 @@ def density_against_lambda(runs: pd.DataFrame, ax: Axes | None = None, lam: floa
         if wrong.any():
             wanted = "0 or more" if name == "lam" else "a fraction in (0, 1]"
             raise ValueError(f"runs has {name}={runs.loc[wrong, name].iloc[0]!r}: {wanted}")
-    rows = runs[runs["lam"] > 0].sort_values("lam")
+    rows = runs[runs["lam"] > 0]
     if rows.empty:
         raise ValueError("runs holds no run with lam > 0")
     ax = plt.subplots(figsize=(6.0, 4.0), layout="constrained")[1] if ax is None else ax
     for place, ((source, task), line) in enumerate(rows.groupby(["source", "task"], sort=False)):
         look = _look(place)
+        line = line.sort_values("lam")
         x, y = line["lam"].to_numpy(dtype=float), 100 * line["kept"].to_numpy(dtype=float)
         label = f"{source}: {task}"
-        if lam is not None and x[0] <= lam <= x[-1]:
+        if lam is not None and x[0] * (1 - 1e-9) <= lam <= x[-1] * (1 + 1e-9):
             there = float(np.exp(np.interp(np.log(lam), np.log(x), np.log(y))))
             ax.plot([lam], [there], "o", color=look["color"], markersize=13, markerfacecolor="none", markeredgewidth=2)
             label += f" ({there:.3g} %)"
@@ -330,7 +304,7 @@ def density_against_lambda(runs: pd.DataFrame, ax: Axes | None = None, lam: floa
     ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     ax.set_xlabel("weight of the penalty λ")
     ax.set_ylabel("weights kept (%)")
-    ax.legend(loc="best")
+    ax.legend(loc="lower left", frameon=True, edgecolor="none")
     return ax
 
 
@@ -346,7 +320,7 @@ def predicted_measured(
     y = _same_shape("measured", measured, x)
     ax = plt.subplots(figsize=(5.0, 4.2), layout="constrained")[1] if ax is None else ax
     ax.axline((0, 0), slope=1, color="#000000", linestyle=":", linewidth=1.2, label="equal")
-    ax.plot(x.ravel(), y.ravel(), "o", color=_BLUE, alpha=0.6, label="one entry each")
+    ax.plot(x.ravel(), y.ravel(), "o", color=_BLUE, alpha=0.6, label="one point per entry")
     ax.set_xlabel(labels[0])
     ax.set_ylabel(labels[1])
     ax.legend(loc="best")
@@ -413,72 +387,68 @@ def _look(place: int) -> dict[str, Any]:
     }
 
 
-def _texts(values: NDArray[np.float64], digits: int) -> NDArray[np.object_] | None:
-    """The numbers as written into the cells; None if there are too many."""
-    if max(values.shape) > _NUMBERS_UP_TO:
-        return None
-    digits = 0 if (values == values.round()).all() else digits
-    written = [f"{value:.{digits}f}".replace("-", "−") for value in (values.round(digits) + 0.0).ravel()]
-    return np.array(written, dtype=object).reshape(values.shape)
-
-
-def _matrix_axes(shape: tuple[int, ...]) -> Axes:
-    rows, columns = shape
-    cell = min(0.7, 5.0 / max(shape))
-    size = (max(2.2, 0.8 + cell * columns), max(1.6, 0.9 + cell * rows))
-    return plt.subplots(figsize=size, layout="constrained")[1]
-
-
-def _several(axes: Sequence[Axes] | None, count: int, shape: tuple[int, ...]) -> NDArray[Any]:
+def _panels(axes: Sequence[Axes] | None, count: int, shape: tuple[int, ...]) -> NDArray[Any]:
+    """The axes given, or `count` new ones side by side for matrices of this shape."""
     if axes is not None:
         given: NDArray[Any] = np.asarray(axes, dtype=object).ravel()
         if len(given) != count:
             raise ValueError(f"axes holds {len(given)} axes: {count} are wanted")
         return given
     rows, columns = shape
-    cell = min(0.6, 2.6 / max(shape))
-    size = (count * max(2.2, 0.5 + cell * columns), max(1.9, 1.0 + cell * rows))
+    cell = min(0.62, (7.2 if count == 2 else 11.0) / count / columns)
+    size = (count * max(2.2, 0.5 + cell * columns), max(1.9, 1.1 + cell * rows))
     grid = plt.subplots(1, count, figsize=size, squeeze=False, layout="constrained")[1]
-    panels: NDArray[Any] = grid[0]
-    return panels
+    return np.asarray(grid[0], dtype=object)
 
 
 def _heat(
     ax: Axes,
     values: NDArray[np.float64],
-    largest: float,
-    texts: NDArray[np.object_] | None,
+    scale: NDArray[np.float64],
+    digits: int,
     faint: NDArray[np.bool_] | None = None,
 ) -> None:
-    """Heat map, RdBu from -largest to largest, NaN grey."""
-    scale = Normalize(-largest, largest)
-    colours = plt.get_cmap("RdBu").with_extremes(bad="#EDEDED")
-    ax.imshow(values, cmap=colours, norm=scale, aspect="equal", interpolation="nearest")
-    _write(
-        ax,
-        texts,
-        lambda place: (
-            "#707070"
-            if faint is not None and faint[place]
-            else ("white" if abs(values[place]) > 0.62 * largest else "black")
-        ),
-    )
+    """Heat map of `values` with its numbers; colours (RdBu, centred on 0) and type size are those that fit `scale`."""
+    largest = _largest(scale)
+    digits = 0 if (scale == scale.round()).all() else digits
+    faint = np.zeros(values.shape, dtype=bool) if faint is None else faint
+    colours = plt.get_cmap("RdBu").with_extremes(bad=_PALE)
+    shown = np.where(faint, np.nan, values)
+    picture = ax.imshow(shown, cmap=colours, norm=Normalize(-largest, largest), interpolation="nearest")
     _index_ticks(ax)
+    for row, column in np.argwhere(faint):
+        ends = np.array([-0.45, 0.45])
+        ax.plot(column + ends, row - ends, "-", color=_GREY, linewidth=1.2)
+        ax.plot(column + ends, row + ends, "-", color=_GREY, linewidth=1.2)
+    size = _text_size(ax, values.shape, len(f"{-largest:.{digits}f}"))
+    if size < _SMALLEST_TEXT:
+        ax.figure.colorbar(picture, ax=ax, shrink=0.8)
+        return
+    for place, value in np.ndenumerate(values):
+        text = f"{value.round(digits) + 0.0:.{digits}f}".replace("-", "−")
+        box = {"facecolor": _PALE, "edgecolor": "none", "pad": 1.0} if faint[place] else None
+        colour = "#606060" if faint[place] else "white" if abs(value) > 0.62 * largest else "black"
+        ax.text(place[1], place[0], text, ha="center", va="center", fontsize=size, color=colour, bbox=box)
 
 
 def _mask(ax: Axes, kept: NDArray[np.bool_]) -> None:
-    ax.imshow(kept, cmap=_MASK_COLOURS, vmin=0, vmax=1, aspect="equal", interpolation="nearest")
-    _write(ax, _texts(kept.astype(np.float64), 0), lambda place: "white" if kept[place] else "#707070")
+    """A mask in dark (kept, 1) and pale (pruned, 0), with the count as its title."""
+    ax.imshow(kept, cmap=ListedColormap([_PALE, "#00457A"]), vmin=0, vmax=1, interpolation="nearest")
     _index_ticks(ax)
+    ax.set_title(f"mask M: {np.count_nonzero(kept)} of {kept.size} kept")
+    size = _text_size(ax, kept.shape, 3)
+    for (row, column), bit in np.ndenumerate(kept):
+        if size >= _SMALLEST_TEXT:
+            colour = "white" if bit else "#606060"
+            ax.text(column, row, str(int(bit)), ha="center", va="center", fontsize=size, color=colour)
 
 
-def _write(ax: Axes, texts: NDArray[np.object_] | None, colour: Callable[[tuple[int, ...]], str]) -> None:
-    if texts is None:
-        return
-    longest = max(len(text) for text in texts.ravel())
-    size = 11 if max(texts.shape) <= 4 and longest <= 5 else 9 if max(texts.shape) <= 6 else 7
-    for place, text in np.ndenumerate(texts):
-        ax.text(place[1], place[0], text, ha="center", va="center", fontsize=size, color=colour(place))
+def _text_size(ax: Axes, shape: tuple[int, ...], characters: int) -> float:
+    """Points in which this many characters fit a cell, 11 at most."""
+    rows, columns = shape
+    box = ax.get_window_extent()
+    cell = min(box.width / columns, box.height / rows) * 72.0 / ax.figure.dpi
+    return min(11.0, cell / (0.66 * characters))
 
 
 def _index_ticks(ax: Axes) -> None:
@@ -489,3 +459,4 @@ def _index_ticks(ax: Axes) -> None:
         axis.set_tick_params(length=0)
     ax.set_xlabel("column j")
     ax.set_ylabel("row i")
+    ax.label_outer()
