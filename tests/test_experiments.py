@@ -1,5 +1,6 @@
 """Grids and the command line: resumable, one row a run, rates tuned on rows that are not reported."""
 
+import csv
 import subprocess
 import sys
 from dataclasses import replace
@@ -11,6 +12,7 @@ from mvp_lite.__main__ import _recorded, main
 from mvp_lite.course import experiments
 from mvp_lite.course.experiments import Grid, read_rows, run_grid
 from mvp_lite.course.tasks import load_task
+from mvp_lite.paths import data_path
 
 SMALL = Grid(
     model="toy",
@@ -152,3 +154,43 @@ def test_module_is_runnable():
     root = Path(__file__).parent.parent
     done = subprocess.run([sys.executable, "-m", "mvp_lite", "--help"], cwd=root, capture_output=True, text=True)
     assert done.returncode == 0 and "run" in done.stdout and "toy" in done.stdout
+
+
+# --- density as an outcome --------------------------------------------------------------------------------------------
+
+
+def test_a_sweep_over_lambda_records_what_was_kept_and_goes_on(monkeypatch, tmp_path):
+    out, asked = tmp_path / "lambda.csv", []
+    real = experiments.fine_prune
+
+    def spy(*args, **kwargs):
+        asked.append((kwargs["penalty"], kwargs["score_lr"]))
+        return real(*args, **kwargs | {"batch_size": 4})
+
+    monkeypatch.setattr(experiments, "fine_prune", spy)
+    fixed = {"steps": 10, "lr": 1e-4, "score_lr": 3.0, "log": lambda line: None}
+    experiments.run_lambdas("toy/sentiment", [1e5], out, **fixed)
+    experiments.run_lambdas("toy/sentiment", [1.0, 1e5], out, **fixed)
+    assert asked == [(1e5, 3.0), (1.0, 3.0)]
+    rows = read_rows(out, experiments.LAMBDA_COLUMNS)
+    assert [float(row["lam"]) for row in rows] == [1e5, 1.0]
+    assert float(rows[0]["kept"]) < float(rows[1]["kept"]) <= 1
+    with pytest.raises(ValueError, match="name another file"):
+        read_rows(out)
+
+
+def test_recorded_lambdas_are_what_the_command_says():
+    rows = read_rows(data_path("results", "toy_lambda.csv"), experiments.LAMBDA_COLUMNS)
+    assert {row["command"] for row in rows} == {"python -m mvp_lite toy lambda"}
+    kept = [float(row["kept"]) for row in sorted(rows, key=lambda row: float(row["lam"]))]
+    assert len(kept) >= 5 and kept == sorted(kept, reverse=True) and kept[-1] < 0.1 < 0.5 < kept[0]
+
+
+def test_released_lambdas_are_complete():
+    with data_path("paper", "released_lambda.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == "task method distil lam kept score".split() and len(rows) == 120
+    assert {(row["task"], row["method"]) for row in rows} == {
+        (task, method) for task in ("squad1.1", "mnli", "qqp") for method in ("soft_movement", "l0")
+    }
+    assert all(0 < float(row["kept"]) < 1 and 60 < float(row["score"]) < 100 for row in rows)
