@@ -120,10 +120,6 @@ WRONG = {
         "stub": lambda *a: None,
         "one tensor": _conv1d(lambda G, x, dL_da, W, M: G * M),
         "transposed": _conv1d(lambda G, x, dL_da, W, M: ((G * M).T, (G * W).T)),
-        "transposed G": lambda x, dL_da, W, M: (
-            (G := torch.einsum("npi,npj->ij", dL_da, x)[: W.shape[0], : W.shape[1]]) * M[: G.shape[0], : G.shape[1]],
-            G * W[: G.shape[0], : G.shape[1]],
-        ),
         "mask forgotten": _conv1d(lambda G, x, dL_da, W, M: (G, G * W)),
         "mask left in the score": _conv1d(lambda G, x, dL_da, W, M: (G * M, G * M * W)),
         "exchanged": _conv1d(lambda G, x, dL_da, W, M: (G * W, G * M)),
