@@ -1,4 +1,4 @@
-"""`python -m mvp_lite …`: run grids of experiments, build and measure the toy, draw what came out."""
+"""`python -m mvp_lite …`: run grids of experiments, build and measure the toy, make editions of the notebooks."""
 
 from __future__ import annotations
 
@@ -46,6 +46,13 @@ def main(argv: list[str] | None = None) -> int:
     figure.add_argument("--results", type=Path, help="results file (default: data/results/toy.csv)")
     figure.add_argument("--out", type=Path, help="PNG file (default: data/results/score_against_density.png)")
 
+    for name, what in (("student", "write the notebooks without answers"), ("teacher", "write the teacher's guide")):
+        edition = commands.add_parser(name, help=what)
+        edition.add_argument("--notebooks", type=Path, default=Path("notebooks"))
+        edition.add_argument("--out", type=Path, default=Path("build") / name)
+    execute = commands.add_parser("execute", help="run notebooks in place, as they are committed")
+    execute.add_argument("notebook", type=Path, nargs="+")
+
     args = parser.parse_args(argv)
     words = sys.argv[1:] if argv is None else argv
     try:
@@ -53,6 +60,10 @@ def main(argv: list[str] | None = None) -> int:
             _run(args, words)
         elif args.command == "figure":
             _figure(args)
+        elif args.command in ("student", "teacher"):
+            _edition(args)
+        elif args.command == "execute":
+            _execute(args)
         elif args.action == "build":
             _build(args)
         elif args.action == "lambda":
@@ -166,6 +177,21 @@ def _figure(args: argparse.Namespace) -> None:
     setup()
     axes = figures.score_by_task(pd.read_csv(args.results or _results("toy.csv")))
     figures.save(axes, args.out or _results("score_against_density.png"))
+
+
+def _edition(args: argparse.Namespace) -> None:
+    from mvp_lite.course import editions
+
+    make = editions.student if args.command == "student" else editions.teacher
+    made = make(args.notebooks, args.out)
+    _log(f"{len(made)} files in {args.out}")
+
+
+def _execute(args: argparse.Namespace) -> None:
+    from mvp_lite.course import editions
+
+    for path in args.notebook:
+        _log(f"{path.name}: {editions.execute(path):.0f} s")
 
 
 def _log(line: str) -> None:

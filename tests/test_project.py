@@ -2,16 +2,13 @@
 
 import ast
 import io
-import json
 import re
 import subprocess
 import sys
 import tokenize
 import tomllib
-from itertools import pairwise
 from pathlib import Path
 
-import pytest
 import yaml
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
@@ -20,7 +17,6 @@ from packaging.version import Version
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 # A file imports only from files above it.
 CORE = ["masks", "scores", "schedule", "layers", "feedback", "pruner", "distill", "train"]
@@ -120,8 +116,6 @@ def test_readme_names_existing_make_targets_and_files() -> None:
             assert (ROOT / target).exists(), f"README.md points to {target}, which is not there"
     for name, version in re.findall(r'"([a-z-]+)==([^"]+)"', readme):
         assert Version(version) == pins()[name], f"README.md installs {name}=={version}"
-    for notebook in NOTEBOOKS:
-        assert f"notebooks/{notebook.name}" in readme, f"README.md does not list {notebook.name}"
 
 
 # --- import arrows and size ---------------------------------------------------------------------------------------
@@ -210,38 +204,3 @@ def test_no_machine_paths_or_registry_hosts() -> None:
             continue
         hit = forbidden.search(data.decode())
         assert hit is None, f"{path.relative_to(ROOT)} contains {hit.group()!r}"
-
-
-# --- notebooks ----------------------------------------------------------------------------------------------------
-
-
-def test_there_is_a_first_notebook() -> None:
-    assert "00_start_here.ipynb" in [path.name for path in NOTEBOOKS]
-
-
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_notebook_is_committed_as_it_ran(path: Path) -> None:
-    assert path.stat().st_size <= 300_000, f"{path.stat().st_size} bytes"
-    cells = json.loads(path.read_text())["cells"]
-    code = [cell for cell in cells if cell["cell_type"] == "code"]
-    # nbval compares nothing in a cell without a count.
-    assert [cell["execution_count"] for cell in code] == list(range(1, len(code) + 1))
-    for cell in code:
-        source = "".join(cell["source"])
-        assert len(source.splitlines()) <= 25, f"more than 25 lines: {source[:80]!r}"
-        for output in cell["outputs"]:
-            assert output.get("name") != "stderr", f"stderr: {output['text']}"
-            assert output["output_type"] != "error", f"error: {output['ename']}"
-    unchecked = [cell for cell in code if "nbval-ignore-output" in cell["metadata"].get("tags", [])]
-    assert len(unchecked) * 4 <= len(code), "more than a quarter of the code cells are not compared"
-    for cell in cells:
-        if cell["cell_type"] == "markdown":
-            text = "".join(cell["source"])
-            assert not re.search(r"!\[\s*\]\(", text), "image without alt text"
-            for image in re.findall(r"<img\b[^>]*>", text):
-                assert re.search(r'\balt="[^"]+"', image), f"image without alt text: {image}"
-
-
-def test_notebooks_are_numbered() -> None:
-    numbers = [int(path.name[:2]) for path in NOTEBOOKS]
-    assert all(low < high for low, high in pairwise(numbers))
