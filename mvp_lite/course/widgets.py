@@ -50,7 +50,7 @@ def quadrants(history: Mapping[str, Any]) -> Any:
         history: "W", "G" and "M" (and more), each (steps, rows, columns).
     """
     slider = _steps(history)
-    reach = tuple(1.35 * float(torch.as_tensor(history[name]).abs().max()) or 1.0 for name in "WG")
+    reach = [float(torch.as_tensor(history[name]).abs().max()) or 1.0 for name in "WG"]
 
     def draw(step: int) -> None:
         W, G, kept = (history[name][step] for name in "WGM")
@@ -103,7 +103,8 @@ def density_against_lambda(runs: pd.DataFrame) -> Any:
     Args:
         runs: columns source, task, lam, kept, as `figures.density_against_lambda` takes them.
     """
-    plt.close(figures.density_against_lambda(runs).figure)  # its checks come before any slider
+    figures.density_against_lambda(runs)  # its checks come before any slider
+    plt.close()
     lams = runs.loc[runs["lam"] > 0, "lam"]
     low, high = torch.tensor([lams.min(), lams.max()], dtype=torch.float64).log10().tolist()
 

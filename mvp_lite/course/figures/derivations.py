@@ -91,7 +91,7 @@ def quadrants(
     Args:
         W, G: weights and gradients, of one shape.
         kept: mask of that shape; pruned weights (false, zero) are drawn as crosses.
-        limits: largest |W| and |G| of the axes (default: from the points).
+        limits: largest |W| and |G| that the axes make room for (default: those of the points).
 
     Raises:
         ValueError: shapes that differ, values that are not finite.
@@ -100,7 +100,8 @@ def quadrants(
     y = -_same_shape("G", G, x)
     chosen = np.ones(x.shape, dtype=bool) if kept is None else _same_shape("kept", kept, x) != 0
     ax = plt.subplots(figsize=(6.0, 4.2), layout="constrained")[1] if ax is None else ax
-    reach_x, reach_y = (1.35 * (_largest(x)), 1.35 * _largest(y)) if limits is None else limits
+    largest = (_largest(x), _largest(y)) if limits is None else limits
+    reach_x, reach_y = 1.15 * largest[0], 1.45 * largest[1]  # above and below the points, room for the words
     for sign_x, sign_y in ((1, 1), (-1, 1), (-1, -1), (1, -1)):
         rises = sign_x == sign_y
         colour, words = (_BLUE, "away from zero:\nscore rises") if rises else (_VERMILION, "towards zero:\nscore falls")
@@ -395,10 +396,11 @@ def _panels(axes: Sequence[Axes] | None, count: int, shape: tuple[int, ...]) -> 
             raise ValueError(f"axes holds {len(given)} axes: {count} are wanted")
         return given
     rows, columns = shape
-    cell = min(0.62, (7.2 if count == 2 else 11.0) / count / columns)
-    size = (count * max(2.2, 0.5 + cell * columns), max(1.9, 1.1 + cell * rows))
-    grid = plt.subplots(1, count, figsize=size, squeeze=False, layout="constrained")[1]
-    return np.asarray(grid[0], dtype=object)
+    across = 2 if count == 4 and 4 < columns <= 6 else count  # two by two where that leaves room for the numbers
+    cell = min(0.62, (3.6 if across == 2 else 2.5) / columns, 5.2 * across / count / rows)
+    size = (across * max(2.2, 0.5 + cell * columns), 0.7 + count // across * max(1.2, 0.4 + cell * rows))
+    grid = plt.subplots(count // across, across, figsize=size, squeeze=False, layout="constrained")[1]
+    return np.asarray(grid.ravel(), dtype=object)
 
 
 def _heat(
@@ -436,7 +438,7 @@ def _mask(ax: Axes, kept: NDArray[np.bool_]) -> None:
     ax.imshow(kept, cmap=ListedColormap([_PALE, "#00457A"]), vmin=0, vmax=1, interpolation="nearest")
     _index_ticks(ax)
     ax.set_title(f"mask M: {np.count_nonzero(kept)} of {kept.size} kept")
-    size = _text_size(ax, kept.shape, 3)
+    size = _text_size(ax, kept.shape, 5)  # as beside it: numbers or none
     for (row, column), bit in np.ndenumerate(kept):
         if size >= _SMALLEST_TEXT:
             colour = "white" if bit else "#606060"

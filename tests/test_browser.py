@@ -1,0 +1,119 @@
+"""Notebooks in JupyterLab and a real headless Chromium: equations drawn, sliders moved, pictures seen to change."""
+
+import re
+from pathlib import Path
+
+import browser as lab
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+
+import mvp_lite as mvp
+
+ROOT = Path(__file__).resolve().parents[1]
+REAL = ROOT / "notebooks" / "03_gradient_of_movement_scores.ipynb"
+
+pytestmark = pytest.mark.slow
+
+SETUP = """\
+import pandas as pd
+import torch
+
+import mvp_lite as mvp
+
+mvp.setup()
+steps = torch.arange(6.0)[:, None, None]
+start = torch.tensor([[1.5, -0.75, 0.25], [-2.0, 0.5, 1.25]])
+history = {"W": start - 0.1 * steps, "G": start.cos() * (1 + steps), "S": steps * start.sin()}
+history["M"] = (history["S"] >= 0).float()
+runs = pd.DataFrame({"source": "toy", "task": "qa", "lam": [1.0, 10.0, 100.0], "kept": [0.9, 0.5, 0.1]})
+results = pd.DataFrame({"density": [0.03, 0.1], "score": [70.0, 90.0], "method": "movement", "task": "qa"})
+results = results.assign(split="validation", seed=0)"""
+CALLS = {
+    "density_against_lambda": "runs",
+    "explore": "results",
+    "hard_concrete_gate": "",
+    "layer_history": "history",
+    "quadrants": "history",
+    "schedules": "",
+    "scores_and_mask": "torch.arange(200.0).reshape(20, 10).cos()",
+}
+EQUATIONS = r"""Inline $G\odot W$, and displayed
+
+$$\frac{\partial\mathcal L}{\partial S_{ij}}=G_{ij}W_{ij} \tag{1.1}$$
+
+$$S^{(T)}=-\alpha_S\sum_{t<T}G^{(t)}\odot W^{(t)} \tag{1.2}$$"""
+
+
+@pytest.fixture(scope="module")
+def opened(tmp_path_factory):
+    """One browser and one JupyterLab for this file; gives a function that opens a notebook and returns its page."""
+    path = lab.chromium()
+    folder = tmp_path_factory.mktemp("lab")
+    with lab.jupyterlab(folder) as address, lab.browser(path) as chromium:
+
+        def put_and_open(notebook, name):
+            lab.put(notebook, folder / name)
+            return lab.open_notebook(chromium, address, name)
+
+        yield put_and_open
+
+
+@pytest.fixture(scope="module")
+def widgets(opened):
+    """The page of a notebook that shows every widget."""
+    shown = [new_code_cell(f"mvp.widgets.{name}({argument})") for name, argument in CALLS.items()]
+    notebook = new_notebook(cells=[new_markdown_cell(EQUATIONS), new_code_cell(SETUP), *shown])
+    page = opened(notebook, "widgets.ipynb")
+    lab.run_all(page)
+    assert lab.math_errors(page, notebook) == []
+    return page
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_a_slider_moves_the_picture(widgets, name):
+    cell = widgets.locator(".jp-CodeCell", has_text=f"mvp.widgets.{name}(")
+    first, second = lab.move_slider(widgets, cell)
+    assert first.startswith("data:image/png") and second.startswith("data:image/png")
+    again = lab.move_slider(widgets, cell, key="ArrowLeft")
+    assert again == (second, first), "back where it was, the same picture"
+
+
+def test_every_widget_is_tried():
+    assert set(CALLS) == set(mvp.widgets.__all__)
+
+
+def test_a_notebook_of_the_course(opened):
+    notebook = nbformat.read(REAL, as_version=4)
+    (source,) = [cell.source for cell in notebook.cells if "mvp.widgets." in cell.source]
+    page = opened(notebook, REAL.name)
+    lab.run_all(page)
+    assert lab.math_errors(page, notebook) == []
+    call = re.search(r"mvp\.widgets\.\w+\(", source)[0]
+    lab.move_slider(page, page.locator(".jp-CodeCell", has_text=call))
+
+
+# --- the test of the test -----------------------------------------------------------------------------------------
+
+
+def test_wrong_equations_and_a_cell_that_raises_are_seen(opened):
+    wrong = new_markdown_cell("$$x \\left( y$$\n\nand\n\n$$\\unheardof + 1$$")
+    notebook = new_notebook(cells=[wrong, new_code_cell("1 / 0"), new_code_cell("2")])
+    page = opened(notebook, "wrong.ipynb")
+    assert len(lab.math_errors(page, notebook)) == 2
+    with pytest.raises(AssertionError, match="ZeroDivisionError"):
+        lab.run_all(page)
+
+
+def test_without_a_browser_it_skips_or_fails_and_says_why(monkeypatch):
+    monkeypatch.setenv("MVP_LITE_CHROMIUM", "/nowhere/chromium")
+    monkeypatch.delenv("MVP_LITE_NEEDS_BROWSER", raising=False)
+    with pytest.raises(pytest.skip.Exception, match="looked for MVP_LITE_CHROMIUM='/nowhere/chromium'"):
+        lab.chromium()
+    monkeypatch.delenv("MVP_LITE_CHROMIUM")
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(pytest.skip.Exception, match="looked for chromium, chromium-browser, google-chrome on PATH"):
+        lab.chromium()
+    monkeypatch.setenv("MVP_LITE_NEEDS_BROWSER", "1")
+    with pytest.raises(pytest.fail.Exception, match="MVP_LITE_NEEDS_BROWSER=1, but no Chromium"):
+        lab.chromium()
