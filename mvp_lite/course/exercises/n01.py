@@ -8,21 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mvp_lite.course.exercises.tools import WrongAnswer, close, exercise, like
-
-
-def _call(answer: Any, *inputs: Any) -> Any:
-    """The answer for copies of the inputs, which it must leave as they were."""
-    given = [x.clone() if isinstance(x, Tensor) else x for x in inputs]
-    got = answer(*given)
-    for number, (copy, x) in enumerate(zip(given, inputs, strict=True), 1):
-        if isinstance(x, Tensor) and not torch.equal(copy, x):
-            raise WrongAnswer(f"your function changes its argument number {number}: work on a copy")
-    return got
-
-
-def _normal(*shape: int, seed: int) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+from mvp_lite.course.exercises.tools import call, close, exercise, like, normal
 
 
 def _first(scores: Tensor, k: int) -> Tensor:
@@ -38,23 +24,23 @@ def _first(scores: Tensor, k: int) -> Tensor:
 def _mended_top_v(answer: Any) -> None:
     ties = torch.tensor([[0.2, 0.5, 0.1], [0.5, 0.3, 0.5]], dtype=torch.float64)
     cases = [
-        (_normal(5, 6, seed=1), 0.3),
-        (_normal(2, 3, seed=2), 0.3),
-        (_normal(3, 2, 4, seed=3), 0.26),
-        (_normal(6, 4, seed=4).T, 0.3),
+        (normal(5, 6, seed=1), 0.3),
+        (normal(2, 3, seed=2), 0.3),
+        (normal(3, 2, 4, seed=3), 0.26),
+        (normal(6, 4, seed=4).T, 0.3),
         (ties, 0.3),
         (torch.full((4, 3), -1.5, dtype=torch.float64), 0.3),
-        (_normal(3, 5, seed=5).sign(), 0.6),
-        (_normal(5, seed=6), 0.5),
-        (_normal(2, 5, seed=7), 0.26),
-        (_normal(2, 3, seed=8), 0.05),
-        (_normal(4, 4, seed=9), 1.0),
+        (normal(3, 5, seed=5).sign(), 0.6),
+        (normal(5, seed=6), 0.5),
+        (normal(2, 5, seed=7), 0.26),
+        (normal(2, 3, seed=8), 0.05),
+        (normal(4, 4, seed=9), 1.0),
     ]
     for S, density in cases:
         what = f"the mask of {'x'.join(map(str, S.shape))} scores at density {density}"
         n, k = S.numel(), max(1, math.floor(density * S.numel() + 0.5))
         wanted = _first(S, k)
-        mask = like(_call(answer, S, density), wanted, what)
+        mask = like(call(answer, S, density), wanted, what)
         distinct = len(set(S.flatten().tolist())) == n
         rounded = {
             "Python's round() takes a half to the even neighbour, halves go up here": max(1, round(density * n)),
@@ -81,9 +67,9 @@ def _mended_top_v(answer: Any) -> None:
 @exercise("1.2")
 def _input_aware_mask(answer: Any) -> None:
     for seed, (rows, columns, count) in enumerate([(6, 9, 7), (2, 3, 5), (6, 4, 30), (8, 8, 5), (1, 9, 4)]):
-        W = _normal(rows, columns, seed=10 + seed)
+        W = normal(rows, columns, seed=10 + seed)
         scale = torch.logspace(-0.7, 0.7, columns, dtype=torch.float64)
-        X = (_normal(count, columns, seed=20 + seed) + 1.5 * _normal(columns, seed=30 + seed)) * scale
+        X = (normal(count, columns, seed=20 + seed) + 1.5 * normal(columns, seed=30 + seed)) * scale
         for density in (0.2, 0.4, 0.7):
             what = f"the mask of a {rows} x {columns} matrix at density {density}"
             k = max(1, math.floor(density * W.numel() + 0.5))
@@ -92,7 +78,7 @@ def _input_aware_mask(answer: Any) -> None:
                 for j in range(columns):
                     cost[i, j] = sum((W[i, j] * x[j]) ** 2 for x in X) / count
             wanted = _first(cost, k)
-            mask = like(_call(answer, W, X, density), wanted, what)
+            mask = like(call(answer, W, X, density), wanted, what)
             size = X.square().mean(dim=0)
             row = max(1, math.floor(density * columns + 0.5))
             scores = {
@@ -123,11 +109,11 @@ def _input_aware_mask(answer: Any) -> None:
 @exercise("1.3")
 def _price_of_one_more(answer: Any) -> None:
     for seed, (rows, columns) in enumerate([(3, 5), (2, 3), (4, 4), (1, 6), (5, 2)]):
-        W = _normal(rows, columns, seed=40 + seed)
-        X = _normal(3 * columns, columns, seed=50 + seed) @ _normal(columns, columns, seed=60 + seed)
+        W = normal(rows, columns, seed=40 + seed)
+        X = normal(3 * columns, columns, seed=50 + seed) @ normal(columns, columns, seed=60 + seed)
         Sigma = X.T @ X / len(X)
         for kept in (0.5, 0.75, 1.0):
-            order = _normal(rows, columns, seed=70 + seed)
+            order = normal(rows, columns, seed=70 + seed)
             M = _first(order, max(1, math.floor(kept * W.numel()))).double()
             wanted = torch.zeros_like(W)
             for i in range(rows):
@@ -136,7 +122,7 @@ def _price_of_one_more(answer: Any) -> None:
                     fewer[i, j] = 0.0
                     wanted[i, j] = _error(W, fewer, Sigma) - _error(W, M, Sigma)
             what = f"the price list of a {rows} x {columns} matrix with {int(M.sum())} weights kept"
-            prices = like(_call(answer, W, M, Sigma), wanted, what)
+            prices = like(call(answer, W, M, Sigma), wanted, what)
             alone, gone = W.square() * Sigma.diagonal(), W * (1 - M)
             cross = W * (gone @ Sigma)
             mistakes = {

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mvp_lite.course.exercises.tools import WrongAnswer, close, exercise
+from mvp_lite.course.exercises.tools import WrongAnswer, call, close, exercise
 from mvp_lite.scores import fisher, snip, taylor
 
 _SHAPES = ((6, 4, 3), (5, 2, 7), (9, 3, 3))  # examples, inputs, outputs; the last is square
@@ -19,16 +19,6 @@ def _layer(examples: int, inputs: int, outputs: int) -> tuple[Tensor, Tensor, Te
     shapes = ((examples, outputs), (examples, inputs), (outputs, inputs))
     delta, x, W = (torch.randn(shape, generator=generator, dtype=torch.float64) for shape in shapes)
     return delta, x, W
-
-
-def _call(answer: Any, *inputs: Tensor) -> Any:
-    """The answer for copies of the inputs, which it must leave as they were."""
-    copies = [tensor.clone() for tensor in inputs]
-    got = answer(*copies)
-    for copy, tensor in zip(copies, inputs, strict=True):
-        if copy.requires_grad or not torch.equal(copy, tensor):
-            raise WrongAnswer("your function changes one of its arguments: work on a copy")
-    return got
 
 
 def _example_gradients(delta: Tensor, x: Tensor) -> list[Tensor]:
@@ -52,7 +42,7 @@ def _taylor_of_a_layer(answer: Any) -> None:
         }
         if W.shape[0] == W.shape[1]:
             mistakes["G and W do not lie the same way round: one of them is transposed"] = taylor(G.T, W)
-        close(_call(answer, delta, x, W), wanted, mistakes=mistakes, what="taylor_scores(delta, x, W)")
+        close(call(answer, delta, x, W), wanted, mistakes=mistakes, what="taylor_scores(delta, x, W)")
 
 
 @exercise("2.2")
@@ -73,7 +63,7 @@ def _fisher_of_a_layer(answer: Any) -> None:
             "that is the mean square of the gradients alone: W**2 / 2 is missing": 2 * wanted / W.square(),
             "the minus sign belongs to Taylor: squares raise the loss": -wanted,
         }
-        close(_call(answer, delta, x, W), wanted, mistakes=mistakes, what="fisher_scores(delta, x, W)")
+        close(call(answer, delta, x, W), wanted, mistakes=mistakes, what="fisher_scores(delta, x, W)")
 
 
 def _squared_error(w: Tensor, x: Tensor, y: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mvp_lite import masks
-from mvp_lite.course.exercises.tools import WrongAnswer, close, exercise, like
+from mvp_lite.course.exercises.tools import WrongAnswer, call, close, exercise, like
 
 
 @exercise("3.1")
@@ -24,7 +24,7 @@ def _conv1d_gradients(answer: Any) -> None:
         G = torch.zeros(wide, high, dtype=torch.float64)
         for n, p, j, i in product(range(batch), range(tokens), range(wide), range(high)):
             G[j, i] += x[n, p, j] * dL_da[n, p, i]
-        got_W, got_S = _pair(_call(answer, x, dL_da, W, M), "dL/dW", "dL/dS", like_this=W)
+        got_W, got_S = _pair(call(answer, x, dL_da, W, M), "dL/dW", "dL/dS", like_this=W)
         positions = batch * tokens
         close(
             got_W,
@@ -116,7 +116,7 @@ def _mended_step(answer: Any) -> None:
             dense = _linear_gradient(W, x, y)
             new_W, new_S = W - lr * G * M, S - score_lr * G * W
             what_W, what_S = f"W after step {step + 1}", f"S after step {step + 1}"
-            result = _call(answer, W, S, x, y, density=density, lr=lr, score_lr=score_lr)
+            result = call(answer, W, S, x, y, density=density, lr=lr, score_lr=score_lr)
             got_W, got_S = _pair(result, what_W, what_S, like_this=W)
             close(
                 got_W,
@@ -170,16 +170,6 @@ def _some_mask(generator: torch.Generator, *shape: int) -> Tensor:
 def _turned(G: Tensor) -> Tensor:
     """The transpose where it has the shape of G, else G's negative with a hole, which nobody returns."""
     return G.T if G.shape[0] == G.shape[1] else torch.full_like(G, float("inf"))
-
-
-def _call(answer: Any, *tensors: Tensor, **rest: float) -> Any:
-    """The answer's result; its inputs must come back as they were."""
-    copies = [tensor.clone() for tensor in tensors]
-    result = answer(*tensors, **rest)
-    for tensor, copy in zip(tensors, copies, strict=True):
-        if not torch.equal(tensor, copy):
-            raise WrongAnswer("the function changes one of its inputs in place; return new tensors")
-    return result
 
 
 def _pair(result: Any, *names: str, like_this: Tensor) -> Sequence[Tensor]:

@@ -7,22 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mvp_lite.course.exercises.tools import WrongAnswer, close, exercise
+from mvp_lite.course.exercises.tools import WrongAnswer, call, close, exercise, normal
 from mvp_lite.schedule import cubic
-
-
-def _call(answer: Any, *inputs: Any) -> Any:
-    """The answer for copies of the inputs, which it must leave as they were."""
-    given = [x.clone() if isinstance(x, Tensor) else x for x in inputs]
-    got = answer(*given)
-    for number, (copy, x) in enumerate(zip(given, inputs, strict=True), 1):
-        if isinstance(x, Tensor) and not torch.equal(copy, x):
-            raise WrongAnswer(f"your function changes its argument number {number}: work on a copy")
-    return got
-
-
-def _normal(*shape: int, seed: int) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def _step_by_loop(W: Tensor, S: Tensor, G: Tensor, M: Tensor, lr: float, score_lr: float) -> tuple[Tensor, Tensor]:
@@ -38,8 +24,8 @@ def _step_by_loop(W: Tensor, S: Tensor, G: Tensor, M: Tensor, lr: float, score_l
 @exercise("4.1")
 def _one_step(answer: Any) -> None:
     for seed, shape in enumerate([(1, 1), (2, 3), (4, 4), (5, 2)]):
-        W, S, G = (_normal(*shape, seed=10 * seed + k) for k in range(3))
-        M = (_normal(*shape, seed=10 * seed + 3) > 0).to(torch.float64)
+        W, S, G = (normal(*shape, seed=10 * seed + k) for k in range(3))
+        M = (normal(*shape, seed=10 * seed + 3) > 0).to(torch.float64)
         lr, score_lr = 0.1 + 0.2 * seed, 0.7
         W_next, S_next = _step_by_loop(W, S, G, M, lr, score_lr)
         # The order first: in place and too late is one mistake, and the one that the exercise is about.
@@ -84,8 +70,8 @@ def _one_step(answer: Any) -> None:
 def _scores_from_path(answer: Any) -> None:
     cases = [(7, 2, 3, 0.3, 0.3), (4, 3, 2, 0.1, 1.0), (12, 4, 4, 0.5, 0.01), (1, 1, 2, 0.2, 0.4)]
     for seed, (steps, rows, columns, lr, score_lr) in enumerate(cases):
-        G = _normal(steps, rows, columns, seed=seed)
-        W, S = _normal(rows, columns, seed=100 + seed), torch.zeros(rows, columns, dtype=torch.float64)
+        G = normal(steps, rows, columns, seed=seed)
+        W, S = normal(rows, columns, seed=100 + seed), torch.zeros(rows, columns, dtype=torch.float64)
         path = [W]
         for g in G:
             S, W = S - score_lr * g * W, W - lr * g
@@ -94,7 +80,7 @@ def _scores_from_path(answer: Any) -> None:
         moves = trail[1:] - trail[:-1]
         gain, ratio = trail[-1].square() - trail[0].square(), score_lr / lr
         close(
-            _call(answer, trail, lr, score_lr),
+            call(answer, trail, lr, score_lr),
             S,
             mistakes={
                 "the second-order term is left out": ratio / 2 * gain,
@@ -137,7 +123,7 @@ def _step_of(answer: Any) -> None:
         ratio = (density - final) / (1.0 - final)
         down = 1.0 - ratio ** (1 / 3)
         close(
-            _call(answer, density, *settings),
+            call(answer, density, *settings),
             wanted,
             mistakes={
                 "the warm-up is left out": down * steps,

@@ -8,29 +8,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mvp_lite.course.exercises.tools import WrongAnswer, close, exercise
+from mvp_lite.course.exercises.tools import WrongAnswer, call, close, exercise, normal
 from mvp_lite.masks import top_v
 
 Call = Callable[..., Any]
 
 
-def _normal(seed: int, *shape: int) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-def _untouched(call: Call, *tensors: Tensor) -> Any:
-    """The answer's result; WrongAnswer if it changed one of its arguments in place."""
-    before = [tensor.clone() for tensor in tensors]
-    result = call()
-    if not all(torch.equal(a, b) for a, b in zip(tensors, before, strict=True)):
-        raise WrongAnswer("your function changes its arguments in place: return new tensors, leave the old ones alone")
-    return result
-
-
 @exercise("5.1")
 def _second_order(answer: Call) -> None:
     for seed, (n, c) in enumerate([(2, 1), (3, 0), (6, 4)]):
-        a, d = _normal(seed, n), _normal(10 + seed, n)
+        a, d = normal(n, seed=seed), normal(n, seed=10 + seed)
 
         def loss(logits: Tensor, label: int = c) -> Tensor:
             return logits.logsumexp(0) - logits[label]
@@ -42,7 +29,7 @@ def _second_order(answer: Call) -> None:
         slope, bend = along(gradient, torch.func.hessian(loss)(a))
         p = a.softmax(0)
         square = d @ d / 2
-        got = _untouched(lambda a=a, d=d, c=c: answer(a, a + d, c), a)
+        got = call(answer, a, a + d, c)
         close(
             got,
             slope + bend,
@@ -69,7 +56,7 @@ def _second_order(answer: Call) -> None:
 @exercise("5.2")
 def _bill(answer: Call) -> None:
     for seed, (shape, tau) in enumerate([((2, 3), 0.2), ((5, 4), -0.3), ((4, 7), 0.0)]):
-        G, W, S, noise = _normal(seed, 4, *shape)
+        G, W, S, noise = normal(4, *shape, seed=seed)
         S_next = S + 1.5 * noise  # any step will do: also flips that do not pay
         S.view(-1)[0], S_next.view(-1)[0] = tau, tau + 1.0  # on the threshold is not above it
         wanted = torch.zeros(shape, dtype=torch.float64)
@@ -80,7 +67,7 @@ def _bill(answer: Call) -> None:
                 elif S_next[m, n] <= tau < S[m, n]:
                     wanted[m, n] = -G[m, n] * W[m, n]
         old, new = (S > tau).double(), (S_next > tau).double()
-        got = _untouched(lambda G=G, W=W, S=S, S_next=S_next, tau=tau: answer(G, W, S, S_next, tau), G, W, S, S_next)
+        got = call(answer, G, W, S, S_next, tau)
         close(
             got,
             wanted,
@@ -109,8 +96,8 @@ def _bill(answer: Call) -> None:
 def _mended_step(answer: Call) -> None:
     lr_W, lr_S = 0.05, 0.4
     for seed, (out, inputs, density) in enumerate([(2, 3, 0.5), (4, 3, 5 / 12), (3, 6, 0.2)]):
-        W, S = _normal(seed, 2, out, inputs)
-        x, y = _normal(20 + seed, inputs), _normal(30 + seed, out)
+        W, S = normal(2, out, inputs, seed=seed)
+        x, y = normal(inputs, seed=20 + seed), normal(out, seed=30 + seed)
         # The last case comes from a density that is still falling: the mask in use is not the cut of S.
         M = top_v(S, density if seed < 2 else 0.6)
         G = torch.zeros_like(W)
@@ -121,7 +108,7 @@ def _mended_step(answer: Call) -> None:
         W_next, S_next, late = W - lr_W * G * M, S - lr_S * G * W, top_v(S, density)
         dense = torch.outer(W @ x - y, x)
 
-        got = _untouched(lambda W=W, S=S, M=M, x=x, y=y, v=density: answer(W, S, M, x, y, v, 0.05, 0.4), W, S, M, x, y)
+        got = call(answer, W, S, M, x, y, density, 0.05, 0.4)
         if not isinstance(got, tuple | list) or len(got) != 3:
             raise WrongAnswer(f"three tensors are wanted, the new W, S and M; got {type(got).__name__}")
         close(

@@ -8,32 +8,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mvp_lite.course.exercises.tools import WrongAnswer, close, exercise, like
+from mvp_lite.course.exercises.tools import WrongAnswer, call, close, exercise, like, normal
 from mvp_lite.masks import expected_l0, keep_count, threshold_mask
 from mvp_lite.scores import soft_penalty_gradient
 
 _SHAPES = [(2, 3), (4, 1), (5, 7)]
 
 
-def _random(*shape: int, seed: int) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-def _call(answer: Any, tensors: list[Tensor], *numbers: float) -> Any:
-    """What `answer` returns for copies of the tensors; it must leave them alone."""
-    given = [tensor.clone() for tensor in tensors]
-    got = answer(*given, *numbers)
-    if not all(torch.equal(a, b) for a, b in zip(given, tensors, strict=True)):
-        raise WrongAnswer("your answer changes its inputs in place: make new tensors")
-    return got
-
-
 @exercise("6.1")
 def _soft_step(answer: Any) -> None:
     for seed, shape in enumerate(_SHAPES):
-        W, S, G = (_random(*shape, seed=10 * seed + i) for i in range(3))
+        W, S, G = (normal(*shape, seed=10 * seed + i) for i in range(3))
         S, tau, lam, lr = 3.0 * S, 0.3, 0.7, 0.2
-        got = _call(answer, [W, S, G], tau, lam, lr)
+        got = call(answer, W, S, G, tau, lam, lr)
         if got is None:
             raise WrongAnswer("your answer is None: does the function return the new W and the new S?")
         if not isinstance(got, tuple | list) or len(got) != 2:
@@ -68,8 +55,8 @@ def _soft_step(answer: Any) -> None:
 def _shift_to_density(answer: Any) -> None:
     cases = [((2, 3), 0.5, 0.1), ((4, 5), 0.13, 0.1), ((30,), 0.03, 0.6), ((7, 9), 0.9, 0.25), ((3, 2), 0.01, 0.1)]
     for seed, (shape, density, tau) in enumerate(cases):
-        S = 2.0 * _random(*shape, seed=seed) + 1.0
-        got = like(_call(answer, [S], density, tau), S)
+        S = 2.0 * normal(*shape, seed=seed) + 1.0
+        got = like(call(answer, S, density, tau), S)
         shift = got - S
         if float(shift.max() - shift.min()) > 1e-9:
             raise WrongAnswer(
@@ -114,7 +101,7 @@ def _guess(got: Tensor, k: int, tau: float) -> str:
 @exercise("6.3")
 def _l0_penalty_gradient(answer: Any) -> None:
     for seed, shape in enumerate(_SHAPES):
-        S, lam, matrices = 2.0 * _random(*shape, seed=seed), 1.7, 3 + seed
+        S, lam, matrices = 2.0 * normal(*shape, seed=seed), 1.7, 3 + seed
         scores = S.clone().requires_grad_()
         (slope,) = torch.autograd.grad(lam * expected_l0(scores).mean() / matrices, scores)
         P, gate = expected_l0(S), torch.sigmoid(S)
@@ -134,4 +121,4 @@ def _l0_penalty_gradient(answer: Any) -> None:
             "the temperature b stands in the shift alone, not in the slope": slope * 1.5,
             "the chain rule's last factor is 1 - P, for P is a sigmoid": share * P * (1.0 - gate),
         }
-        close(_call(answer, [S], lam, matrices), slope, mistakes=hints)
+        close(call(answer, S, lam, matrices), slope, mistakes=hints)

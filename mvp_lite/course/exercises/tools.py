@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["CHECKS", "WrongAnswer", "close", "exercise", "like"]
+__all__ = ["CHECKS", "WrongAnswer", "call", "close", "exercise", "like", "normal"]
 
 Check = Callable[[Any], None]
 
@@ -30,6 +30,21 @@ def exercise(number: str) -> Callable[[Check], Check]:
         return check
 
     return register
+
+
+def normal(*shape: int, seed: int) -> Tensor:
+    """Standard normal numbers in float64: both signs, no zeros, no ties."""
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def call(answer: Any, *inputs: Any, **named: Any) -> Any:
+    """The answer for copies of the inputs, which it must leave as they were."""
+    given = [x.clone() if isinstance(x, Tensor) else x for x in inputs]
+    got = answer(*given, **named)
+    for number, (copy, x) in enumerate(zip(given, inputs, strict=True), 1):
+        if isinstance(x, Tensor) and (copy.requires_grad != x.requires_grad or not torch.equal(copy, x)):
+            raise WrongAnswer(f"your function changes its argument number {number} in place: work on a copy")
+    return got
 
 
 def like(got: Any, wanted: Tensor, what: str = "your answer") -> Tensor:
