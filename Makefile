@@ -64,7 +64,7 @@ student teacher: $(READY)
 	$(PY) -m mvp_lite $@
 
 notebooks: $(READY)
-	OMP_NUM_THREADS=1 MVP_LITE_DEVICE=cpu $(PY) -m mvp_lite execute $(sort $(wildcard notebooks/*.ipynb))
+	MVP_LITE_DEVICE=cpu $(PY) -m mvp_lite execute $(sort $(wildcard notebooks/*.ipynb))
 
 clean:
 	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
