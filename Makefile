@@ -41,7 +41,7 @@ endif
 	@touch $@
 
 lab: $(READY)
-	$(PY) -m jupyterlab notebooks/00_start_here.ipynb $(LABFLAGS)
+	$(PY) -m jupyterlab --ServerApp.root_dir=. notebooks/00_start_here.ipynb $(LABFLAGS)
 
 test: lint
 	$(PYTEST) --nbval -n $(JOBS) --dist loadfile $(TESTFLAGS)
