@@ -163,7 +163,7 @@ def test_a_page_that_is_missing_is_named(tmp_path):
     with pytest.raises(ValueError, match="no section '## Answers'"):
         editions.teacher(tmp_path, tmp_path / "build")
     assert editions.solutions(nbformat.read(path, as_version=4), path) == {
-        "1.1": 'def double(x):\n    """Twice x."""\n    return 2 * x\n'
+        "1.1": 'def double(x):\n    """Twice x."""\n    return 2 * x'
     }
 
 

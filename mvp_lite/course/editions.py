@@ -107,7 +107,7 @@ def solutions(notebook: NotebookNode, path: Path) -> dict[str, str]:
     Raises:
         ValueError: markers that do not pair, or an answer that no exercise's heading precedes.
     """
-    return {number: _SOLUTION.sub(r"\2", cell.source) for number, cell in _answers(notebook, path)}
+    return {number: _SOLUTION.sub(r"\2", cell.source).rstrip() for number, cell in _answers(notebook, path)}
 
 
 def checks_in(cell: NotebookNode) -> list[str]:

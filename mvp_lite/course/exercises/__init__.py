@@ -16,7 +16,12 @@ def check(number: str, answer: Any) -> None:
     Raises:
         WrongAnswer: with the place and, where it can be told, the likely mistake.
         ValueError: there is no exercise of that number.
+        TypeError: the number is no string, or the answer no function.
     """
+    if not isinstance(number, str):
+        raise TypeError(f"number={number!r}: an exercise's number in quotes, such as \"3.1\"")
+    if not callable(answer):
+        raise TypeError(f"answer={answer!r}: the function itself is wanted, without calling it")
     notebook = number.partition(".")[0]
     module = f"mvp_lite.course.exercises.n{notebook.zfill(2)}"
     try:
