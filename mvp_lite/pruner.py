@@ -120,7 +120,8 @@ class Pruner:
             the model (its encoder), never embeddings, pooler or head.
         initial_density: fraction kept during warm-up (magnitude, movement, random).
         penalty: for soft_movement and l0, "feedback" (ours: lambda follows the density so that the run lands on
-            `density`) or the final lambda as a number (the papers': the density is then an outcome).
+            `density`) or the final lambda as a number (the papers': the density is then an outcome; in a run of few
+            steps raise `score_lr`, or the scores never reach the cut).
         threshold: final tau of soft_movement, from 0 on the cubic schedule.
         min_density: with global scope, fraction that every matrix keeps at least.
         score_init: start value of learnt scores (default: 0; l0 2.197).

@@ -77,7 +77,7 @@ def test_an_unknown_exercise_is_named(number):
 
 
 def test_a_number_without_quotes_and_an_answer_that_is_no_function():
-    with pytest.raises(TypeError, match="number=3.1: an exercise's number in quotes"):
+    with pytest.raises(TypeError, match=r"number=3\.1: an exercise's number in quotes"):
         mvp.exercises.check(3.1, len)
     with pytest.raises(TypeError, match="answer=5: the function itself is wanted"):
         mvp.exercises.check("3.1", 5)

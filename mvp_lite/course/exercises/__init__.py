@@ -19,7 +19,7 @@ def check(number: str, answer: Any) -> None:
         TypeError: the number is no string, or the answer no function.
     """
     if not isinstance(number, str):
-        raise TypeError(f"number={number!r}: an exercise's number in quotes, such as \"3.1\"")
+        raise TypeError(f"number={number!r}: an exercise's number in quotes, '3.1' say")
     if not callable(answer):
         raise TypeError(f"answer={answer!r}: the function itself is wanted, without calling it")
     notebook = number.partition(".")[0]
