@@ -185,7 +185,7 @@ def assert_ledger_is_balanced(notebook: Any, number: int) -> None:
 
 
 @derivations
-def test_every_equation_has_its_check(path: Path, record_property: Any) -> None:
+def test_every_equation_has_its_check(path: Path) -> None:
     notebook = read(path)
     assert_ledger_is_balanced(notebook, int(path.name[:2]))
     assert 3 <= len(tags_in(notebook)) <= 10
