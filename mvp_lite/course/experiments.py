@@ -120,20 +120,18 @@ def run_lambdas(
     The density is then an outcome (column `kept`). Nothing is tuned here: both rates are given.
     """
     done = {(row["task"], float(row["lam"]), int(row["seed"])) for row in read_rows(out, LAMBDA_COLUMNS)}
-    task = load_task(task_name)
+    task, method = load_task(task_name), "soft_movement"
+    grid = Grid("toy", task_name, [method], [1.0], [seed], steps, [lr], steps, command=command)
     for lam in lams:
         if (task_name, lam, seed) in done:
             continue
         result = fine_prune(
-            load_model("toy", task, seed=seed), task, "soft_movement", steps=steps, lr=lr, score_lr=score_lr,
-            seed=seed, progress=False, penalty=float(lam),
+            load_model("toy", task, seed=seed), task, method, steps=steps, lr=lr, score_lr=score_lr,
+            batch_size=grid.batch_size, seed=seed, progress=False, penalty=float(lam),
         )  # fmt: skip
-        cell = {
-            "split": "validation", "task": task_name, "method": "soft_movement", "lam": lam, "scope": "global",
-            "distil": False, "seed": seed, "steps": steps, "lr": lr, "batch_size": result.settings["batch_size"],
-            "max_length": task.max_length, "precision": "float32", "model": "toy", "command": command,
-        }  # fmt: skip
-        _append(out, cell, result, log, LAMBDA_COLUMNS)
+        cell = _cell(grid, task, "validation", method, 1.0, seed, steps, lr)
+        del cell["density"]  # an outcome here
+        _append(out, cell | {"lam": lam}, result, log, LAMBDA_COLUMNS)
 
 
 def read_rows(path: Path, columns: Sequence[str] = COLUMNS) -> list[Row]:
