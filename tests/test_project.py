@@ -119,6 +119,13 @@ def test_readme_names_existing_make_targets_and_files() -> None:
         assert Version(version) == pins()[name], f"README.md installs {name}=={version}"
 
 
+def test_jupyterlab_is_rooted_at_the_project() -> None:
+    """Else it is rooted at notebooks/, and the notebooks' links to the source lead nowhere."""
+    text = (ROOT / "README.md").read_text() + (ROOT / "Makefile").read_text()
+    started = re.findall(r"^.*jupyter ?lab .*notebooks/00_.*$", text, flags=re.M)
+    assert len(started) == 3 and all("--ServerApp.root_dir=. notebooks/" in line for line in started), started
+
+
 # --- import arrows and size ---------------------------------------------------------------------------------------
 
 
