@@ -42,6 +42,14 @@ def main(argv: list[str] | None = None) -> int:
     sweep.add_argument("--seed", type=int, default=0)
     sweep.add_argument("--out", type=Path, help="results file (default: data/results/toy_lambda.csv)")
 
+    sizes = toy.add_parser("sizes", help="small dense encoders: pretrain each, fine-tune it on all tasks (resumable)")
+    sizes.add_argument("--tasks", type=_words, default=_words("sentiment,inference,paraphrase,qa"))
+    sizes.add_argument("--only", type=_words, help="of the sizes 2x32,3x48,4x72 (layers x width) only these")
+    sizes.add_argument("--folder", type=Path, default=Path("build/toy_sizes"), help="where the encoders are put")
+    sizes.add_argument("--out", type=Path, help="results file (default: data/results/toy_sizes.csv)")
+    _grid_options(sizes, densities="1.0", seeds="0,1,2,3,4", steps=None, lrs=None, tune_steps=None)
+    sizes.set_defaults(methods=["dense"])
+
     figure = commands.add_parser("figure", help="draw score against density from a results file")
     figure.add_argument("--results", type=Path, help="results file (default: data/results/toy.csv)")
     figure.add_argument("--out", type=Path, help="PNG file (default: data/results/score_against_density.png)")
@@ -68,6 +76,8 @@ def main(argv: list[str] | None = None) -> int:
             _build(args)
         elif args.action == "lambda":
             _lambda(args, words)
+        elif args.action == "sizes":
+            _sizes(args, words)
         else:
             _measure(args, words)
     except (ValueError, OSError) as error:
@@ -106,6 +116,9 @@ def _grid(args: argparse.Namespace, words: list[str], **fixed: Any) -> Any:
 def _recorded(words: list[str]) -> str:
     """The command with public names: paths are of no use to others."""
     words = list(words)
+    if "--folder" in words:
+        at = words.index("--folder")
+        del words[at : at + 2]
     given = {option: words.index(option) + 1 for option in ("--data-dir", "--out", "--model") if option in words}
     if "--data-dir" in given:
         words[given["--data-dir"]] = "DATA_DIR"
@@ -164,6 +177,21 @@ def _lambda(args: argparse.Namespace, words: list[str]) -> None:
         f"toy/{args.task}", [float(lam) for lam in args.lams], out, steps=toy.STEPS, lr=args.lr,
         score_lr=args.score_lr, seed=args.seed, command=_recorded(words), log=_log,
     )  # fmt: skip
+
+
+def _sizes(args: argparse.Namespace, words: list[str]) -> None:
+    from mvp_lite.course import toy
+    from mvp_lite.course.sizes import SIZES, run_sizes
+
+    args.steps = args.steps or toy.STEPS
+    args.lrs = args.lrs or list(toy.LRS)
+    args.tune_steps = args.tune_steps or args.steps
+    if unknown := sorted(set(args.only or ()) - set(SIZES)):
+        raise ValueError(f"--only {unknown[0]}: one of {', '.join(SIZES)}")
+    sizes = {name: shape for name, shape in SIZES.items() if not args.only or name in args.only}
+    tasks = [f"toy/{name}" for name in args.tasks]
+    grid = _grid(args, words, model="toy", task="")
+    run_sizes(grid, tasks, args.folder, args.out or _results("toy_sizes.csv"), sizes=sizes, log=_log)
 
 
 def _figure(args: argparse.Namespace) -> None:

@@ -33,6 +33,7 @@ COURSE = [
     "ledger",
     *EXERCISES,
     "experiments",
+    "sizes",
     "editions",
 ]
 ORDER = ["paths", *CORE, *STRUCTURE, *(f"course.{name}" for name in COURSE)]

@@ -1,0 +1,65 @@
+"""Small dense encoders: pretrained by the toy's recipe, fine-tuned, counted in closed form; in miniature."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from mvp_lite.__main__ import _recorded, main
+from mvp_lite.course import sizes, toy
+from mvp_lite.course.experiments import Grid, read_rows
+
+GRID = Grid(
+    model="",
+    task="",
+    methods=("movement",),
+    densities=(0.1,),
+    seeds=(0,),
+    steps=10,
+    lrs=(1e-4, 1e-3),
+    tune_steps=10,
+    holdout=100,
+    batch_size=8,
+)
+
+
+def test_small_dense_encoders_are_pretrained_fine_tuned_and_not_run_again(monkeypatch, tmp_path):
+    out, miniature = tmp_path / "sizes.csv", replace(toy.TINY, width=32)
+    asked = {"sizes": {"1x8": (1, 8), "2x16": (2, 16)}, "recipe": miniature, "log": lambda line: None}
+    sizes.run_sizes(GRID, ["toy/sentiment"], tmp_path / "encoders", out, **asked)
+    rows = read_rows(out)
+    assert [(r["model"], r["method"], r["split"]) for r in rows] == [
+        (f"toy {name}", "dense", split) for name in ("1x8", "2x16") for split in ("holdout", "holdout", "validation")
+    ]
+    about = json.loads((tmp_path / "encoders" / "2x16" / "manifest.json").read_text())["recipe"]
+    assert (about["layers"], about["width"], about["lr"]) == (2, 16, 2 * miniature.lr)
+    monkeypatch.setattr(sizes.toy, "build", lambda *a, **k: pytest.fail("pretrained again"))
+    sizes.run_sizes(GRID, ["toy/sentiment"], tmp_path / "encoders", out, **asked)
+    assert read_rows(out) == rows
+    with pytest.raises(ValueError, match="remove it to start anew"):
+        sizes.pretrained_encoder(tmp_path / "encoders" / "1x8", miniature)
+
+
+@pytest.mark.parametrize(("layers", "width"), [(1, 8), (4, 128)])
+def test_sizes_are_counted_as_the_model_has_them(layers, width):
+    model = toy.new_model(replace(toy.Recipe(), layers=layers, width=width)).bert
+    matrices = [w for name, w in model.encoder.named_parameters() if w.ndim == 2]
+    assert sizes.matrix_entries(layers, width) == sum(w.numel() for w in matrices)
+    assert sizes.encoder_parameters(layers, width) == sum(w.numel() for w in model.parameters())
+    for w in matrices:
+        w.data[1:] = 0  # a row is left
+    kept = sum(w.shape[1] for w in matrices)
+    others = sum(w.numel() for w in model.parameters()) - sum(w.numel() for w in matrices)
+    wanted = sizes.encoder_parameters(layers, width, kept / sizes.matrix_entries(layers, width))
+    assert wanted == pytest.approx(others + kept)
+
+
+def test_an_unknown_size_is_named(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        main(["toy", "sizes", "--only", "9x9", "--out", str(tmp_path / "x.csv")])
+    assert "9x9" in capsys.readouterr().err
+
+
+def test_the_folder_of_the_encoders_is_not_recorded():
+    words = "toy sizes --only 2x32 --folder /somewhere/encoders --out x/toy_sizes.csv"
+    assert _recorded(words.split()) == "python -m mvp_lite toy sizes --only 2x32 --out toy_sizes.csv"
