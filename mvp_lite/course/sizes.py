@@ -17,6 +17,7 @@ from mvp_lite.course.experiments import Grid, run_grid, task_grids
 
 __all__ = ["SIZES", "encoder_parameters", "matrix_entries", "pretrained_encoder", "run_sizes"]
 
+TOY = toy.Recipe()
 #: name -> layers, width; their matrices hold 3, 11 and 32 per cent of the entries of the toy's (4 layers of width 128).
 SIZES = {"2x32": (2, 32), "3x48": (3, 48), "4x72": (4, 72)}
 
@@ -56,7 +57,7 @@ def run_sizes(
     out: Path,
     *,
     sizes: Mapping[str, tuple[int, int]] = SIZES,
-    recipe: toy.Recipe = toy.Recipe(),
+    recipe: toy.Recipe = TOY,
     log: Callable[[str], None] = print,
 ) -> None:
     """For each size pretrain an encoder below `folder`, then run the dense part of `grid` on all tasks into `out`."""
