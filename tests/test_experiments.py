@@ -1,6 +1,5 @@
 """Grids and the command line: resumable, one row a run, rates tuned on rows that are not reported."""
 
-import csv
 import subprocess
 import sys
 from dataclasses import replace
@@ -184,13 +183,3 @@ def test_recorded_lambdas_are_what_the_command_says():
     assert {row["command"] for row in rows} == {"python -m mvp_lite toy lambda"}
     kept = [float(row["kept"]) for row in sorted(rows, key=lambda row: float(row["lam"]))]
     assert len(kept) >= 5 and kept == sorted(kept, reverse=True) and kept[-1] < 0.1 < 0.5 < kept[0]
-
-
-def test_released_lambdas_are_complete():
-    with data_path("paper", "released_lambda.csv").open(encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    assert list(rows[0]) == "task method distil lam kept score".split() and len(rows) == 120
-    assert {(row["task"], row["method"]) for row in rows} == {
-        (task, method) for task in ("squad1.1", "mnli", "qqp") for method in ("soft_movement", "l0")
-    }
-    assert all(0 < float(row["kept"]) < 1 and 60 < float(row["score"]) < 100 for row in rows)
