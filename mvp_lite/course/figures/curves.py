@@ -1,0 +1,117 @@
+"""Score against density for runs from any source, panel by panel, and where two of the curves cross."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib import pyplot as plt
+from matplotlib.ticker import FixedLocator
+from numpy.typing import ArrayLike, NDArray
+
+from mvp_lite.course.figures.results import score_against_density, summarise
+
+__all__ = ["common_densities", "crossings", "score_curves"]
+
+_TICKS = (1.0, 3.0, 10.0, 30.0, 100.0)
+
+
+def crossings(density: ArrayLike, first: ArrayLike, second: ArrayLike) -> NDArray[np.float64]:
+    """Densities, ascending, at which two curves of scores cross; each is joined by straight lines in log(density).
+
+    A crossing lies between two neighbouring points where the difference has opposite signs, or at a point where it is
+    0 between such two. Where both are level for longer there is none.
+
+    Raises:
+        ValueError: lists of different lengths, or densities that are not positive and ascending.
+    """
+    v, a, b = (np.asarray(values, dtype=np.float64) for values in (density, first, second))
+    if not v.shape == a.shape == b.shape or v.ndim != 1:
+        raise ValueError(f"density, first and second have the shapes {v.shape}, {a.shape}, {b.shape}: one list each")
+    if (v <= 0).any() or (np.diff(v) <= 0).any():
+        raise ValueError(f"density={v.tolist()}: positive and ascending")
+    x, d = np.log(v), a - b
+    found = []
+    for i in range(len(d) - 1):
+        if d[i] * d[i + 1] < 0:
+            found.append(x[i] + (x[i + 1] - x[i]) * d[i] / (d[i] - d[i + 1]))
+        elif d[i + 1] == 0 and i + 2 < len(d) and d[i] * d[i + 2] < 0:
+            found.append(x[i + 1])
+    return np.exp(found)
+
+
+def common_densities(results: pd.DataFrame, methods: Sequence[str]) -> pd.DataFrame:
+    """Mean scores of `methods` on one task, at every density any of them has, as far as all of them reach.
+
+    Index: density, ascending. Columns: the methods. Where a method has no run of that density its score is read off
+    the straight line, in log(density), between its neighbours.
+
+    Raises:
+        ValueError: as `summarise`; several tasks; a method that is not there; ranges that do not overlap.
+    """
+    table = summarise(results)
+    if (names := table["task"].unique()).size > 1:
+        raise ValueError(f"results has several tasks ({', '.join(names)}): choose one, or average over them")
+    curves = {}
+    for method in methods:
+        mine = table[table["method"] == method]
+        if mine.empty:
+            raise ValueError(f"methods={method!r} is not in results (found: {', '.join(table['method'].unique())})")
+        curves[method] = mine.set_index("density")["mean"]
+    low = max(curve.index.min() for curve in curves.values())
+    high = min(curve.index.max() for curve in curves.values())
+    if low > high:
+        raise ValueError(f"no density is common to {', '.join(methods)}: their ranges do not overlap")
+    density = np.unique(np.concatenate([curve.index for curve in curves.values()]))
+    density = density[(density >= low) & (density <= high)]
+    log = {name: np.interp(np.log(density), np.log(curve.index), curve) for name, curve in curves.items()}
+    return pd.DataFrame(log, index=pd.Index(density, name="density"))
+
+
+def score_curves(
+    results: pd.DataFrame,
+    tasks: Sequence[str] | None = None,
+    *,
+    share: float | None = None,
+    cross: tuple[str, str] | None = None,
+    sharey: bool = True,
+) -> NDArray[Any]:
+    """Score against density, a panel for each task, ticks at round densities, one legend; returns the Axes.
+
+    Args:
+        results: rows of a results file; their densities need not be the same for all methods.
+        tasks: names to draw, in this order (default: all).
+        share: draw a thin line at this share of the dense score (0.95, say), where there is one.
+        cross: two methods; each crossing of their curves is marked with its density.
+        sharey: one scale of scores for all panels.
+
+    Raises:
+        ValueError: as `score_against_density`.
+    """
+    names = list(summarise(results)["task"].unique()) if tasks is None else list(tasks)
+    figure, grid = plt.subplots(1, len(names), figsize=(2.5 * len(names) + 1.2, 3.5), sharey=sharey, squeeze=False)
+    axes: NDArray[Any] = grid[0]
+    for ax, name in zip(axes, names, strict=True):
+        score_against_density(results, ax, [name], legend=False)
+        rows = results[results["task"] == name]
+        ax.xaxis.set_major_locator(FixedLocator(_TICKS))
+        ax.set_xlabel("weights kept (%)")
+        if sharey:
+            ax.label_outer()
+        dense = rows.loc[(rows["method"] == "dense") & (rows["split"] == "validation"), "score"]
+        if share is not None and len(dense):
+            ax.axhline(share * dense.mean(), color="#000000", linestyle=":", linewidth=1, label=f"{share:.0%} of dense")
+        if cross is not None and set(cross) <= set(rows["method"]):
+            both = common_densities(rows, cross)
+            for density in crossings(both.index, both[cross[0]], both[cross[1]]):
+                side, shift = ("right", -3) if density > 0.3 else ("left", 3)
+                ax.axvline(100 * density, color="#000000", linestyle=(0, (1, 3)), linewidth=1)
+                ax.annotate(
+                    f"{100 * density:.2g} %", (100 * density, 0.02), (shift, 0), ("data", "axes fraction"),
+                    "offset points", ha=side,
+                )  # fmt: skip
+    handles = {label: line for ax in axes for line, label in zip(*ax.get_legend_handles_labels(), strict=True)}
+    figure.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=min(4, len(handles)))
+    return axes
