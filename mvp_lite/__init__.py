@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from mvp_lite.course.notebook import setup
     from mvp_lite.course.pretrained import load_model, tokenizer_for
     from mvp_lite.course.tasks import load_task
+    from mvp_lite.distill import Teacher, distillation_loss
     from mvp_lite.layers import MaskedLinear
     from mvp_lite.train import fine_prune
 
@@ -30,7 +31,9 @@ __all__ = [
     "Ledger",
     "MaskedLinear",
     "Pruner",
+    "Teacher",
     "data_path",
+    "distillation_loss",
     "exercises",
     "figures",
     "fine_prune",
@@ -48,6 +51,8 @@ __all__ = [
 _HOME = {
     "Ledger": "mvp_lite.course.ledger",
     "MaskedLinear": "mvp_lite.layers",
+    "Teacher": "mvp_lite.distill",
+    "distillation_loss": "mvp_lite.distill",
     "fine_prune": "mvp_lite.train",
     "load_model": "mvp_lite.course.pretrained",
     "load_task": "mvp_lite.course.tasks",

@@ -26,17 +26,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from mvp_lite import masks
 from mvp_lite.feedback import DensityFeedback, land
-from mvp_lite.masks import (
-    HARD_CONCRETE,
-    expected_l0,
-    hard_concrete,
-    hard_concrete_gradient,
-    hard_concrete_test_mask,
-    threshold_mask,
-    top_v,
-    top_v_global,
-)
 from mvp_lite.schedule import check_schedule, cubic
 from mvp_lite.scores import magnitude, movement_gradient, soft_penalty_gradient
 
@@ -174,10 +165,8 @@ class Pruner:
         if not 0.0 <= min_density <= density or (min_density and scope != "global"):
             raise ValueError(f"min_density={min_density!r}: in [0, density={density!r}], and for scope='global' only")
         check_schedule(total_steps, 0, 0)
-        if warmup_steps is None:
-            warmup_steps = total_steps // 10
-        if cooldown_steps is None:
-            cooldown_steps = 3 * total_steps // 10
+        warmup_steps = total_steps // 10 if warmup_steps is None else warmup_steps
+        cooldown_steps = 3 * total_steps // 10 if cooldown_steps is None else cooldown_steps
         check_schedule(total_steps, warmup_steps, cooldown_steps)
         start, rate = METHODS[method]
         free = method in ("soft_movement", "l0")
@@ -315,7 +304,7 @@ class Pruner:
             self._mean_gradient = None
         self.steps_done += 1
         if self._feedback is not None and self.done:
-            low, high = HARD_CONCRETE[:2]
+            low, high = masks.HARD_CONCRETE[:2]
             edge = self.threshold if self.method == "soft_movement" else -low / (high - low)
             land([S.data for S in self._learnt_scores()], self.final_density, math.log(edge / (1.0 - edge)))
         self._renew_masks()
@@ -388,7 +377,7 @@ class Pruner:
                 S = layer.scores
                 grad = movement_gradient(G.to(S.dtype), layer.master.to(S.dtype))
                 if self.method == "l0":
-                    grad *= hard_concrete_gradient(layer.mask.to(S.dtype))
+                    grad *= masks.hard_concrete_gradient(layer.mask.to(S.dtype))
                 if self._feedback is not None:
                     norms.append(torch.linalg.vector_norm(grad, 1) / (scale * self._count))
                 if self.penalty > 0.0:
@@ -402,10 +391,9 @@ class Pruner:
             self._mean_gradient = torch.stack([norm.to(norms[0].device) for norm in norms]).sum()
 
     def _penalty_gradient(self, S: Tensor) -> Tensor:
-        if self.method == "soft_movement":
-            return soft_penalty_gradient(S, len(self.layers))
-        alive = expected_l0(S)
-        return alive * (1.0 - alive) / (len(self.layers) * S.numel())
+        low, high, temperature = masks.HARD_CONCRETE  # the expected L0 is a sigmoid too, of shifted scores
+        shift = 0.0 if self.method == "soft_movement" else temperature * math.log(-low / high)
+        return soft_penalty_gradient(S - shift, len(self.layers))
 
     def clip_grad_norm_(self, max_norm: float) -> Tensor:
         r"""Clip the joint norm of $(G\odot M,\ G\odot W+\text{penalty},\ \text{other gradients})$, as the paper's code.
@@ -434,24 +422,19 @@ class Pruner:
         """Compute M from the scores as they are now and write W * M into the model."""
         density = self._level(self.initial_density, self.final_density)
         if self.method == "l0":
-            for layer in self.layers:
-                assert layer.scores is not None
-                layer.mask = hard_concrete_test_mask(layer.scores.detach()).to(layer.weight.dtype)
+            new = [masks.hard_concrete_test_mask(x.ranking()).to(x.weight.dtype) for x in self.layers]
             self._sampled = False
         elif self.method == "soft_movement":
             tau = self._level(0.0, self.threshold)
-            for layer in self.layers:
-                assert layer.scores is not None
-                layer.mask = threshold_mask(layer.scores.detach(), tau)
+            new = [masks.threshold_mask(x.ranking(), tau) for x in self.layers]
         else:
             self._warn_if_equal(density)
             if self.scope == "global":
-                masks = top_v_global([x.ranking() for x in self.layers], density, min(self.min_density, density))
+                new = masks.top_v_global([x.ranking() for x in self.layers], density, min(self.min_density, density))
             else:
-                masks = [top_v(x.ranking(), density) for x in self.layers]
-            for layer, mask in zip(self.layers, masks, strict=True):
-                layer.mask = mask
-        for layer in self.layers:
+                new = [masks.top_v(x.ranking(), density) for x in self.layers]
+        for layer, mask in zip(self.layers, new, strict=True):
+            layer.mask = mask
             layer.write()
 
     def _warn_if_equal(self, density: float) -> None:
@@ -481,11 +464,10 @@ class Pruner:
         key = (1_000_003 * self.seed + self.steps_done) % 2**32  # a CPU generator reads no more than 32 bits
         generator = torch.Generator(self.layers[0].weight.device).manual_seed(key)
         for layer in self.layers:
-            assert layer.scores is not None
-            S = layer.scores.detach()
+            S = layer.ranking()
             tiny = torch.finfo(S.dtype).tiny
             noise = torch.rand(S.shape, generator=generator, device=S.device, dtype=S.dtype).clamp_(tiny, 1.0 - 2**-24)
-            layer.mask = hard_concrete(S, noise).to(layer.weight.dtype)
+            layer.mask = masks.hard_concrete(S, noise).to(layer.weight.dtype)
             layer.write()
         self._sampled, self._drawn = True, self.steps_done
 
@@ -495,8 +477,7 @@ class Pruner:
         for layer in self.layers:
             current = layer.weight.data if self._finalized else layer.mask
             if self._sampled and not self._finalized:
-                assert layer.scores is not None
-                current = hard_concrete_test_mask(layer.scores.detach())
+                current = masks.hard_concrete_test_mask(layer.ranking())
             kept.append(int(torch.count_nonzero(current)))
         return kept
 
@@ -529,9 +510,8 @@ class Pruner:
         """One row per pruned matrix: layer, shape, kept (entries), density, empty (nothing left)."""
         import pandas as pd
 
-        rows = []
-        for layer, kept in zip(self.layers, self._kept(), strict=True):
-            rows.append((layer.name, tuple(layer.weight.shape), kept, kept / layer.weight.numel(), kept == 0))
+        pairs = zip(self.layers, self._kept(), strict=True)
+        rows = [(x.name, tuple(x.weight.shape), kept, kept / x.weight.numel(), kept == 0) for x, kept in pairs]
         return pd.DataFrame(rows, columns=["layer", "shape", "kept", "density", "empty"])
 
     def settings(self) -> dict[str, Any]:
@@ -622,7 +602,6 @@ class Pruner:
             self._renew_masks()
         for handle in self._handles:
             handle.remove()
-        self._handles.clear()
         scores = {id(S) for S in self._learnt_scores()}
         for group in self._optimizer.param_groups:
             group["params"] = [p for p in group["params"] if id(p) not in scores]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from mvp_lite.distill import Teacher
 from mvp_lite.pruner import Pruner
 
 if TYPE_CHECKING:
@@ -25,7 +26,8 @@ class Result:
 
     `history`: one row per step (step, loss, density, lr, penalty). `report`: one row per pruned matrix. `metrics`:
     everything `evaluate` returned. `settings`: what the run was asked for. `model` is plain: no hooks, zeros baked in.
-    `masters`: for each pruned matrix its dense weights at the end, pruned entries included, on the CPU (dense: none).
+    `masters` and `scores`: for each pruned matrix its dense weights at the end, pruned entries included, and the scores
+    it was cut by (none for magnitude, whose scores are the sizes of the masters), on the CPU.
     """
 
     score: float
@@ -37,10 +39,11 @@ class Result:
     seconds: float
     model: nn.Module
     masters: dict[str, Tensor]
+    scores: dict[str, Tensor]
 
     def __repr__(self) -> str:
-        what = self.settings
-        return f"Result({what['method']} on {what['task']}: score {self.score:.1f} at density {self.density:.3g})"
+        method, task = self.settings["method"], self.settings["task"]
+        return f"Result({method} on {task}: score {self.score:.1f} at density {self.density:.3g})"
 
 
 def default_device() -> torch.device:
@@ -65,6 +68,7 @@ def fine_prune(
     freeze_embeddings: bool = True,
     max_norm: float = 1.0,
     bf16: bool = False,
+    teacher: nn.Module | Teacher | None = None,
     tokenizer: Any = None,
     progress: bool = True,
     **options: Any,
@@ -87,6 +91,8 @@ def fine_prune(
         freeze_embeddings: train everything but the embeddings.
         max_norm: clip the joint gradient norm to this.
         bf16: forward pass under bfloat16 autocast; weights, scores and optimizer stay in float32.
+        teacher: a model fine-tuned on the task, to learn from beside the labels; a `Teacher` sets weights and
+            temperature.
         tokenizer: default: the one stored beside the model.
         progress: show a bar with loss, density and, at the end, the score.
 
@@ -108,6 +114,9 @@ def fine_prune(
     device = default_device() if device is None else torch.device(device)
     encoded = task.encode(_tokenizer(model, task) if tokenizer is None else tokenizer)
 
+    teacher = Teacher(teacher) if isinstance(teacher, nn.Module) else teacher
+    if teacher is not None and teacher.model.to(device) is model:
+        raise ValueError("teacher is the model itself: give another one, fine-tuned on the task")
     model.to(device)
     trainable = [p for p in model.parameters() if p.requires_grad]
     frozen = _embeddings(model) if freeze_embeddings else []
@@ -127,7 +136,7 @@ def fine_prune(
         batches = encoded.batches("train", batch_size, seed=seed, steps=steps, device=device)
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(seed)
-            for row in _train(model, optimizer, pruner, batches, steps, max_norm, bf16):
+            for row in _train(model, optimizer, pruner, teacher, batches, steps, max_norm, bf16):
                 rows.append(row)
                 bar.update()
                 if len(rows) % 10 == 0:
@@ -141,33 +150,29 @@ def fine_prune(
     kept = 1.0 if pruner is None else pruner.density
     bar.set_postfix(loss=f"{rows[-1][1]:.3f}", density=f"{kept:.3f}", score=f"{metrics['score']:.1f}")
     bar.close()
-    settings = {"task": task.name, "method": method, "density": density, "steps": steps, "lr": lr, "score_lr": None}
+    settings = {"task": task.name, "method": method, "density": density if pruner else 1.0, "steps": steps, "lr": lr}
     settings |= {"batch_size": batch_size, "seed": seed, "freeze_embeddings": freeze_embeddings, "bf16": bf16}
-    settings |= {"device": str(device)}
-    if pruner is not None:
-        settings |= pruner.settings() | {"score_lr": pruner.score_lr if pruner.learns_scores else None}
+    settings |= {"device": str(device), "score_lr": pruner.score_lr if pruner and pruner.learns_scores else None}
+    settings |= {name: getattr(teacher, name, None) for name in ("alpha_ce", "alpha_kd", "temperature")}
+    layers = pruner.layers if pruner else []
     return Result(
         score=metrics["score"],
         density=kept,
         metrics=metrics,
         history=pd.DataFrame(rows, columns=["step", "loss", "density", "lr", "penalty"]),
-        report=pd.DataFrame() if pruner is None else pruner.report(),
-        settings=settings | {"density": 1.0 if pruner is None else density},
+        report=pruner.report() if pruner else pd.DataFrame(),
+        settings=settings | (pruner.settings() if pruner else {}),
         seconds=time.perf_counter() - started,
         model=model,
-        masters={} if pruner is None else {layer.name: layer.master.cpu() for layer in pruner.layers},
+        masters={layer.name: layer.master.cpu() for layer in layers},
+        scores={layer.name: layer.scores.detach().cpu() for layer in layers if layer.scores is not None},
     )
 
 
 def _train(
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    pruner: Pruner | None,
-    batches: Any,
-    steps: int,
-    max_norm: float,
-    bf16: bool,
-) -> Iterator[tuple[int, float, float, float, float]]:
+    model: nn.Module, optimizer: torch.optim.Optimizer, pruner: Pruner | None, teacher: Teacher | None, batches: Any,
+    steps: int, max_norm: float, bf16: bool,
+) -> Iterator[tuple[int, float, float, float, float]]:  # fmt: skip
     """The loop itself; yields (step, loss, density, lr, penalty)."""
     warmup = max(1, steps // 10)
     scheduler = torch.optim.lr_scheduler.LambdaLR(
@@ -178,7 +183,8 @@ def _train(
         lr = float(scheduler.get_last_lr()[0])
         density, penalty = (1.0, 0.0) if pruner is None else (pruner.density, pruner.penalty)
         with torch.autocast(batch["input_ids"].device.type, dtype=torch.bfloat16, enabled=bf16):
-            loss = model(**batch).loss
+            outputs = model(**batch)
+            loss = outputs.loss if teacher is None else teacher.loss(outputs, batch)
         loss.backward()
         if pruner is None:
             nn.utils.clip_grad_norm_(model.parameters(), max_norm)

@@ -1,0 +1,80 @@
+r"""Distillation: learning from a teacher's outputs beside the labels.
+
+$\mathcal L=\alpha_{ce}\mathcal L_{ce}+\alpha_{kd}T^2\,\mathrm{KL}\big(\mathrm{softmax}(z^{tea}/T)\,\|\,
+\mathrm{softmax}(z^{stu}/T)\big)$. It is a loss like any other: G, and with it the gradient of the scores, follows.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["Teacher", "distillation_loss"]
+
+_HEADS = ("logits", "start_logits", "end_logits")
+_TARGETS = ("labels", "start_positions", "end_positions")
+
+
+def distillation_loss(student: Tensor, teacher: Tensor, temperature: float = 2.0) -> Tensor:
+    r"""$T^2\,\mathrm{KL}(\mathrm{softmax}(z^{tea}/T)\,\|\,\mathrm{softmax}(z^{stu}/T))$, mean over the batch; a scalar.
+
+    $T^2$ keeps the size of the gradient: with respect to `student` it is $T(q-p)$ divided by the batch size, where p
+    and q are the softened probabilities of teacher and student.
+
+    Args:
+        student, teacher: logits (batch, classes); of a span's start or end (batch, tokens). In half precision they are
+            computed with in float32.
+
+    Raises:
+        ValueError: shapes that differ or are not (batch, at least 2 classes).
+    """
+    if student.shape != teacher.shape or student.ndim != 2 or student.shape[1] < 2:
+        shapes = f"student {tuple(student.shape)}, teacher {tuple(teacher.shape)}"
+        raise ValueError(f"{shapes}: logits of both must be (batch, classes), with the same 2 or more classes")
+    kind = torch.promote_types(student.dtype, torch.float32)
+    log_q, log_p = (torch.log_softmax(z.to(kind) / temperature, dim=-1) for z in (student, teacher))
+    return temperature**2 * nn.functional.kl_div(log_q, log_p, reduction="batchmean", log_target=True)
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A trained model that a student learns from: for `fine_prune(teacher=…)`, or in a loop of your own.
+
+    Sanh et al. 2020, Table 3, call the loss a convex combination of the two; weights and temperature are their code's.
+
+    Args:
+        model: same input, same classes in the same order. It is put into evaluation mode and gets no gradient.
+        alpha_ce, alpha_kd: weights of the student's own loss and of `distillation_loss`.
+        temperature: T > 0.
+
+    Raises:
+        ValueError: a negative weight, both weights zero, or a temperature that is not positive.
+    """
+
+    model: nn.Module
+    alpha_ce: float = 0.1
+    alpha_kd: float = 0.9
+    temperature: float = 2.0
+
+    def __post_init__(self) -> None:
+        weights = (self.alpha_ce, self.alpha_kd)
+        if not (min(weights) >= 0.0 and 0.0 < sum(weights) < math.inf and 0.0 < self.temperature < math.inf):
+            given = f"alpha_ce={self.alpha_ce!r}, alpha_kd={self.alpha_kd!r}, temperature={self.temperature!r}"
+            raise ValueError(f"{given}: weights of at least 0, not both 0, and a positive temperature; all finite")
+
+    def loss(self, outputs: Any, batch: Mapping[str, Any]) -> Tensor:
+        """The mixed loss of a student's `outputs` (its `.loss` included) on `batch`, which the teacher reads too.
+
+        Where a model has two heads (start and end of an answer) the distillation loss is the mean of theirs.
+        """
+        self.model.eval()
+        with torch.no_grad():
+            known = self.model(**{name: value for name, value in batch.items() if name not in _TARGETS})
+        parts = [distillation_loss(outputs[h], known[h], self.temperature) for h in _HEADS if h in outputs]
+        mixed: Tensor = self.alpha_ce * outputs.loss + self.alpha_kd * torch.stack(parts).mean()
+        return mixed
