@@ -1,0 +1,235 @@
+"""Figures of what is left of a pruned model: its weights, scores, layers, rows, and its size. Data in, Axes out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, NullLocator
+from numpy.typing import NDArray
+
+from mvp_lite.course.figures.style import METHOD_STYLE, axes_or_new
+
+__all__ = [
+    "density_by_layer",
+    "local_and_global",
+    "row_counts",
+    "score_against_parameters",
+    "score_against_weight",
+    "weights_left",
+]
+
+_GREY = "#999999"
+
+
+def weights_left(left: Mapping[str, torch.Tensor], ax: Axes | None = None, bins: int = 81) -> Axes:
+    """Histograms of the kept weights of one matrix, one outline per method (Sanh et al. 2020, Figure 4a).
+
+    Args:
+        left: method -> the values of the weights kept, any shape.
+        bins: how many, of equal width, around 0 (an odd number has one with 0 in its middle).
+
+    Raises:
+        ValueError: an unknown method, or one without weights.
+    """
+    _known(left)
+    values = {method: _numbers(weights) for method, weights in left.items()}
+    for method, numbers in values.items():
+        if not numbers.size:
+            raise ValueError(f"{method} has no weights left to draw")
+    reach = max(float(np.abs(numbers).max()) for numbers in values.values())
+    edges = np.linspace(-reach, reach, bins + 1)
+    ax = axes_or_new(ax)
+    for method, numbers in values.items():
+        look = METHOD_STYLE[method]
+        counts, _ = np.histogram(numbers, edges)
+        ax.stairs(counts, edges, color=look.colour, linestyle=look.line, linewidth=1.6, label=look.label)
+    ax.axvline(0, color="#000000", linewidth=0.5)
+    ax.set_xlabel("fine-tuned weight")
+    ax.set_ylabel("weights kept in a bin")
+    ax.legend(loc="upper left")
+    return ax
+
+
+def score_against_weight(
+    weights: torch.Tensor,
+    scores: torch.Tensor,
+    kept: torch.Tensor,
+    ax: Axes | None = None,
+    method: str = "movement",
+    slope: float | None = None,
+) -> Axes:
+    """Score of each weight of one matrix against its fine-tuned value, pruned ones grey (Figure 4b).
+
+    With `slope` the two arms slope * |weight| are drawn too.
+
+    Raises:
+        ValueError: shapes that differ, an unknown method.
+    """
+    _known([method])
+    if not weights.shape == scores.shape == kept.shape:
+        shapes = f"{tuple(weights.shape)}, {tuple(scores.shape)}, {tuple(kept.shape)}"
+        raise ValueError(f"weights, scores and kept have the shapes {shapes}: one shape is wanted")
+    x, y, chosen = _numbers(weights), _numbers(scores), kept.detach().ne(0).cpu().numpy().ravel()
+    look = METHOD_STYLE[method]
+    ax = axes_or_new(ax)
+    ax.plot(x[~chosen], y[~chosen], ".", color=_GREY, markersize=1.5, alpha=0.6, label="pruned")
+    ax.plot(x[chosen], y[chosen], look.marker, color=look.colour, markersize=3.0, alpha=0.6, label="kept")
+    if slope is not None:
+        reach = float(np.abs(x).max())
+        ax.plot([-reach, 0, reach], [slope * reach, 0, slope * reach], "k:", linewidth=1.2, label="bound")
+        low, high = float(y.min()), float(y.max())
+        ax.set_ylim(low - 0.05 * (high - low), high + 0.15 * (high - low))
+    ax.axvline(0, color="#000000", linewidth=0.5)
+    ax.set_xlabel("fine-tuned weight")
+    ax.set_ylabel("score at the end")
+    ax.set_title(look.label)
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=3, markerscale=2.5)
+    return ax
+
+
+def density_by_layer(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """Fraction kept of each layer, one line per method, with a band from the lowest to the highest seed (Figure 6).
+
+    Args:
+        table: columns method, layer (a number), seed, density (a fraction).
+
+    Raises:
+        ValueError: a missing column, an unknown method.
+    """
+    _columns(table, ("method", "layer", "seed", "density"))
+    _known(table["method"].unique())
+    ax = axes_or_new(ax)
+    for method, look in METHOD_STYLE.items():
+        mine = 100 * table[table["method"] == method].pivot(index="layer", columns="seed", values="density")
+        if mine.empty:
+            continue
+        where = mine.index.to_numpy()
+        line: dict[str, Any] = {"color": look.colour, "marker": look.marker, "linestyle": look.line}
+        ax.plot(where, mine.mean(axis=1), label=look.label, **line)
+        if mine.shape[1] > 1:
+            ax.fill_between(where, mine.min(axis=1), mine.max(axis=1), color=look.colour, alpha=0.15, linewidth=0)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.set_ylim(bottom=0)
+    ax.set_xlabel("layer (the first is nearest to the words)")
+    ax.set_ylabel("weights kept (%)")
+    ax.legend(loc="best")
+    return ax
+
+
+def row_counts(
+    counts: Mapping[str, torch.Tensor], expected: Sequence[float], ax: Axes | None = None, width: int = 1
+) -> Axes:
+    """How many rows of a matrix keep how many weights, one outline per method; dots are what a random mask would give.
+
+    Args:
+        counts: method -> weights kept in each row, whole numbers.
+        expected: expected number of rows that keep 0, 1, 2, … weights.
+        width: so many counts share a bin.
+
+    Raises:
+        ValueError: an unknown method.
+    """
+    _known(counts)
+    top = max(len(expected), *(int(kept.max()) + 1 for kept in counts.values()))
+    edges = np.arange(0, top + width, width)
+    chance = np.zeros(len(edges) - 1)
+    np.add.at(chance, np.arange(len(expected)) // width, np.asarray(expected, dtype=float))
+    ax = axes_or_new(ax)
+    for method, kept in counts.items():
+        look = METHOD_STYLE[method]
+        seen, _ = np.histogram(_numbers(kept), edges)
+        ax.stairs(seen, edges, color=look.colour, linestyle=look.line, linewidth=1.6, label=look.label)
+    middle = (edges[:-1] + edges[1:]) / 2
+    ax.plot(middle[chance > 0.05], chance[chance > 0.05], "k.", markersize=5, label="a random mask, expected")
+    ax.set_xlabel("weights kept in a row")
+    ax.set_ylabel("rows")
+    ax.legend(loc="upper right")
+    return ax
+
+
+def local_and_global(runs: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """Score against fraction kept: full lines for local cuts, dashed ones with open markers for global cuts (Figure 5).
+
+    Args:
+        runs: columns method, scope ("local" or "global"), kept (a fraction), score.
+
+    Raises:
+        ValueError: a missing column, an unknown method.
+    """
+    _columns(runs, ("method", "scope", "kept", "score"))
+    _known(runs["method"].unique())
+    ax = axes_or_new(ax)
+    for method, look in METHOD_STYLE.items():
+        for scope, line, fill in (("local", "-", "full"), ("global", "--", "none")):
+            mine = runs[(runs["method"] == method) & (runs["scope"] == scope)].sort_values("kept")
+            if mine.empty:
+                continue
+            style: dict[str, Any] = {"color": look.colour, "marker": look.marker, "linestyle": line}
+            ax.plot(100 * mine["kept"], mine["score"], fillstyle=fill, label=f"{look.label}, {scope}", **style)
+    ax.set_xscale("log")
+    ticks = [value for value in (1, 3, 10, 30, 100) if value <= 100 * runs["kept"].max() * 1.2]
+    ax.set_xticks(ticks)
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.set_xlabel("encoder weights kept (%)")
+    ax.set_ylabel("score (%)")
+    ax.legend(loc="lower right")
+    return ax
+
+
+def score_against_parameters(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """Score against non-zero parameters (in thousands, logarithmic), one line per method, bars from worst to best seed.
+
+    Small dense models are the method "small dense": black stars on a line of their own.
+
+    Args:
+        table: columns method, parameters, mean, low, high.
+
+    Raises:
+        ValueError: a missing column, an unknown method.
+    """
+    _columns(table, ("method", "parameters", "mean", "low", "high"))
+    _known(name for name in table["method"].unique() if name != "small dense")
+    ax = axes_or_new(ax)
+    for method in (*METHOD_STYLE, "small dense"):
+        mine = table[table["method"] == method].sort_values("parameters")
+        if mine.empty:
+            continue
+        small = method == "small dense"
+        look = METHOD_STYLE["dense" if small else method]
+        line: dict[str, Any] = {"color": look.colour, "marker": look.marker, "linestyle": "-" if small else look.line}
+        bars = (mine["mean"] - mine["low"], mine["high"] - mine["mean"])
+        label = "small and dense" if small else look.label
+        x = mine["parameters"] / 1000
+        ax.errorbar(x, mine["mean"], yerr=bars, capsize=2, elinewidth=0.8, label=label, **line)
+    ax.set_xscale("log")
+    ticks = [value for value in (10, 30, 100, 300, 1000) if value <= 1.5 * table["parameters"].max() / 1000]
+    ax.set_xticks([value for value in ticks if value >= 0.7 * table["parameters"].min() / 1000])
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.xaxis.set_minor_formatter(NullFormatter())
+    ax.set_xlabel("non-zero parameters of the encoder (thousands)")
+    ax.set_ylabel("score (%)")
+    ax.legend(loc="best")
+    return ax
+
+
+def _numbers(values: torch.Tensor) -> NDArray[Any]:
+    return values.detach().double().cpu().numpy().ravel()
+
+
+def _known(methods: Iterable[Any]) -> None:
+    for method in methods:
+        if method not in METHOD_STYLE:
+            raise ValueError(f"method={method!r}: one of {', '.join(METHOD_STYLE)}")
+
+
+def _columns(table: pd.DataFrame, names: Sequence[str]) -> None:
+    for name in names:
+        if name not in table.columns:
+            raise ValueError(f"the table lacks the column {name!r} (found: {', '.join(map(str, table.columns))})")
