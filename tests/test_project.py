@@ -26,7 +26,7 @@ COURSE = [
     "toy",
     "tasks",
     "pretrained",
-    *(f"figures.{part}" for part in ("style", "results", "curves", "derivations", "distillation", "anatomy")),
+    *(f"figures.{part}" for part in ("style", "results", "curves", "derivations", "distillation", "anatomy", "audit")),
     "figures",
     "notebook",
     "widgets",

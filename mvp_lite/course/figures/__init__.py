@@ -8,6 +8,7 @@ from mvp_lite.course.figures.anatomy import (
     score_against_weight,
     weights_left,
 )
+from mvp_lite.course.figures.audit import printed_and_released
 from mvp_lite.course.figures.curves import common_densities, crossings, score_curves
 from mvp_lite.course.figures.derivations import (
     density_against_lambda,
@@ -50,6 +51,7 @@ __all__ = [
     "local_and_global",
     "matrix",
     "predicted_measured",
+    "printed_and_released",
     "quadrants",
     "recorded_bars",
     "row_counts",

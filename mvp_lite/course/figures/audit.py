@@ -1,0 +1,77 @@
+"""Figures of the audit: published runs as lines, and the cells that a paper prints for them as hollow markers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+from mvp_lite.course.figures.style import METHOD_STYLE, OKABE_ITO, Look, axes_or_new
+
+__all__ = ["printed_and_released"]
+
+_TEACHER = {
+    False: Look("no teacher", OKABE_ITO[0], "o", "-"),
+    True: Look("with a teacher", OKABE_ITO[1], "s", "--"),
+}
+
+
+def printed_and_released(
+    runs: pd.DataFrame,
+    cells: pd.DataFrame,
+    ax: Axes | None = None,
+    by: str = "method",
+    ticks: Sequence[float] = (1, 3, 10, 30, 100),
+    legend: bool = True,
+) -> Axes:
+    """Released runs, score against weights kept (per cent, logarithmic), and printed cells as hollow markers.
+
+    A hollow marker has the colour of the line that it is printed for: it should lie on that line.
+
+    Args:
+        runs: rows of `data/paper/released_runs.csv`, of one task.
+        cells: rows of `data/paper/movement_tables.csv`, of that task; dense ones are a horizontal line.
+        by: "method", or "distil" for one method with and without a teacher.
+        ticks: marks of the horizontal axis, in per cent; the first and the last bound what is drawn.
+
+    Raises:
+        ValueError: several tasks, another `by`, several lines for one name, or no run at all.
+    """
+    if by not in ("method", "distil"):
+        raise ValueError(f"by={by!r}: 'method' or 'distil'")
+    if (tasks := runs["task"].unique()).size != 1 or not set(cells["task"]) <= set(tasks):
+        raise ValueError(f"runs has the tasks {list(tasks)}, cells {list(cells['task'].unique())}: one is wanted")
+    other = ["method", "distil", "scope"]
+    other.remove(by)
+    for name, rows in runs.groupby(by):
+        if len(kinds := rows[other].drop_duplicates()) > 1:
+            raise ValueError(f"runs has {len(kinds)} lines for {by} {name}: choose one (see {', '.join(other)})")
+    looks = METHOD_STYLE if by == "method" else _TEACHER
+    ax = axes_or_new(ax)
+    low, high = ticks[0] / 1.15, ticks[-1] * 1.15
+    for name, look in looks.items():
+        mine = runs[runs[by] == name].sort_values("kept")
+        inside = mine[(100 * mine["kept"]).between(low, high)]
+        if inside.empty:
+            continue
+        place = {"color": look.colour, "marker": look.marker, "label": look.label}
+        ax.plot(100 * inside["kept"], inside["score"], linestyle=look.line, markersize=4, linewidth=1.3, **place)
+        shown = cells[(cells[by] == name) & (cells["method"] != "dense")]
+        hollow = {"linestyle": "", "markerfacecolor": "none", "markersize": 11, "markeredgewidth": 1.6}
+        ax.plot(100 * shown["kept"], shown["score"], **(place | {"label": "_printed"}), **hollow)
+    for score in cells.loc[cells["method"] == "dense", "score"].unique():
+        dense = METHOD_STYLE["dense"]
+        ax.axhline(score, color=dense.colour, linestyle=dense.line, linewidth=1, label=dense.label)
+    ax.set_xscale("log")
+    ax.set_xlim(low, high)
+    ax.xaxis.set_major_locator(FixedLocator(list(ticks)))
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    ax.set_xlabel("encoder weights kept (%)")
+    ax.set_ylabel("score (%)")
+    ax.set_title(str(tasks[0]))
+    if legend:
+        ax.legend(loc="best", title="line: released; hollow: printed", title_fontsize=9.5)
+    return ax

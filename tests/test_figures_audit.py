@@ -1,0 +1,55 @@
+"""The audit's figure draws the rows it is given, and asks for one line a name."""
+
+import pandas as pd
+import pytest
+from matplotlib import pyplot as plt
+
+import mvp_lite as mvp
+from mvp_lite.paths import data_path
+
+RUNS = pd.read_csv(data_path("paper", "released_runs.csv")).query("task == 'qqp'")
+CELLS = pd.read_csv(data_path("paper", "movement_tables.csv")).query("task == 'qqp'")
+
+
+@pytest.fixture(autouse=True)
+def _closed():
+    yield
+    plt.close("all")
+
+
+def drawn(ax):
+    return {(line.get_label(), line.get_marker()): line.get_xydata().tolist() for line in ax.get_lines()}
+
+
+def test_by_method():
+    runs, cells = RUNS[~RUNS["distil"]], CELLS[CELLS["table"] == 2]
+    ax = mvp.figures.printed_and_released(runs, cells)
+    lines = drawn(ax)
+    mine = runs[runs["method"] == "movement"].sort_values("kept")
+    assert lines["movement", "o"] == [[100 * v, s] for v, s in zip(mine["kept"], mine["score"], strict=True)]
+    assert sorted(lines["_printed", "o"]) == [[3, 85.6], [10, 89.1]]
+    assert len(lines) == 4 * 2 + 1 and ax.get_xscale() == "log" and ax.get_title() == "qqp"
+
+
+def test_with_and_without_a_teacher():
+    runs, cells = (frame[frame["method"] == "soft_movement"] for frame in (RUNS, CELLS))
+    ax = mvp.figures.printed_and_released(runs, cells, by="distil", ticks=(1, 3, 10))
+    lines = drawn(ax)
+    assert sorted(lines["_printed", "s"]) == [[3, 89.1], [10, 90.2]] and len(lines) == 4
+    assert max(x for x, _ in lines["no teacher", "o"]) < 11.5
+    assert "printed" in ax.get_legend().get_title().get_text()
+
+
+@pytest.mark.parametrize(
+    ("runs", "cells", "by", "message"),
+    [
+        (RUNS, CELLS, "method", "lines for method"),
+        (RUNS[~RUNS["distil"]], CELLS, "distil", "lines for distil False"),
+        (RUNS, CELLS, "task", "by='task'"),
+        (RUNS.iloc[:0], CELLS, "method", "one is wanted"),
+        (RUNS[~RUNS["distil"]], CELLS.assign(task="mnli"), "method", "one is wanted"),
+    ],
+)
+def test_what_cannot_be_drawn(runs, cells, by, message):
+    with pytest.raises(ValueError, match=message):
+        mvp.figures.printed_and_released(runs, cells, by=by)
