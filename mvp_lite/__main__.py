@@ -20,6 +20,8 @@ def main(argv: list[str] | None = None) -> int:
     run.add_argument("--task", required=True, help="toy/…, sst2, mnli, qqp or squad")
     run.add_argument("--data-dir", help="folder of JSON lines; without it the hub's data set is read")
     run.add_argument("--max-length", type=int, help="tokens per row (default: the task's)")
+    run.add_argument("--doc-stride", type=int, help="context tokens that neighbouring windows share (SQuAD: 128)")
+    run.add_argument("--score-rows", type=int, help="score so many rows of validation, drawn once (default: all)")
     run.add_argument("--methods", type=_words, default=_words("dense,magnitude,movement,soft_movement,l0"))
     run.add_argument("--out", type=Path, help="results file (default: data/results/small_TASK.csv)")
     _grid_options(run, densities="0.1,0.03", seeds="0", steps=1500, lrs="3e-5,1e-4,3e-4", tune_steps=500)
@@ -103,13 +105,15 @@ def _grid_options(parser: argparse.ArgumentParser, **defaults: Any) -> None:
     parser.add_argument("--holdout", type=int, default=1000, help="rows taken out of train for tuning")
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--scope", choices=("local", "global"), default="local")
+    parser.add_argument("--distil", action="store_true", help="with a teacher: the dense model, fine-tuned alike")
+    parser.add_argument("--layers", type=Path, help="file for the entries kept in each matrix")
     parser.add_argument("--bf16", action="store_true", help="bfloat16 autocast")
 
 
 def _grid(args: argparse.Namespace, words: list[str], **fixed: Any) -> Any:
     from mvp_lite.course.experiments import Grid
 
-    names = "methods densities seeds steps lrs tune_steps tune_seeds holdout batch_size scope bf16".split()
+    names = "methods densities seeds steps lrs tune_steps tune_seeds holdout batch_size scope distil bf16".split()
     return Grid(**{name: getattr(args, name) for name in names}, command=_recorded(words), **fixed)
 
 
@@ -119,11 +123,13 @@ def _recorded(words: list[str]) -> str:
     if "--folder" in words:
         at = words.index("--folder")
         del words[at : at + 2]
-    given = {option: words.index(option) + 1 for option in ("--data-dir", "--out", "--model") if option in words}
+    given = {
+        option: words.index(option) + 1 for option in ("--data-dir", "--out", "--layers", "--model") if option in words
+    }
     if "--data-dir" in given:
         words[given["--data-dir"]] = "DATA_DIR"
-    if "--out" in given:
-        words[given["--out"]] = Path(words[given["--out"]]).name
+    for option in given.keys() & {"--out", "--layers"}:
+        words[given[option]] = Path(words[given[option]]).name
     if "--model" in given and Path(words[given["--model"]]).is_dir():
         words[given["--model"]] = Path(words[given["--model"]]).name
     if "--model-name" in words:
@@ -143,8 +149,9 @@ def _run(args: argparse.Namespace, words: list[str]) -> None:
     from mvp_lite.course.experiments import run_grid
 
     fixed = {"model": args.model, "model_name": args.model_name, "task": args.task, "data_dir": args.data_dir}
+    fixed |= {name: getattr(args, name) for name in ("max_length", "doc_stride", "score_rows")}
     out = args.out or _results(f"small_{args.task.replace('/', '_')}.csv")
-    run_grid(_grid(args, words, max_length=args.max_length, **fixed), out, _log)
+    run_grid(_grid(args, words, **fixed), out, _log, args.layers)
 
 
 def _build(args: argparse.Namespace) -> None:
@@ -165,7 +172,7 @@ def _measure(args: argparse.Namespace, words: list[str]) -> None:
     args.tune_steps = args.tune_steps or args.steps
     grid = _grid(args, words, model="toy", task="")
     for part in task_grids(grid, [f"toy/{name}" for name in args.tasks]):
-        run_grid(part, args.out or _results("toy.csv"), _log)
+        run_grid(part, args.out or _results("toy.csv"), _log, args.layers)
 
 
 def _lambda(args: argparse.Namespace, words: list[str]) -> None:

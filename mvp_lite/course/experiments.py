@@ -2,25 +2,30 @@
 
 All methods get the same steps, and for each, at each density, the weight rate is chosen from the same values on rows
 held out of train, with seeds that are not reported (`split` "holdout"). Each reported run scores the validation split
-once.
+once. With distillation the teacher is the same encoder fine-tuned densely for as many steps, at the rate chosen for it,
+with a seed that is not reported, and on the same rows: for a tuning run without those held out.
 """
 
 from __future__ import annotations
 
 import csv
+import math
 import os
 import platform
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from mvp_lite.course.pretrained import load_model
 from mvp_lite.course.tasks import Task, load_task
 from mvp_lite.pruner import METHODS
 from mvp_lite.train import Result, default_device, fine_prune
 
-__all__ = ["COLUMNS", "LAMBDA_COLUMNS", "Grid", "read_rows", "run_grid", "run_lambdas"]
+__all__ = ["COLUMNS", "LAMBDA_COLUMNS", "LAYER_COLUMNS", "Grid", "read_rows", "run_grid", "run_lambdas"]
 
 COLUMNS = (
     "split task method density kept scope distil seed steps lr score_lr score loss seconds "
@@ -28,6 +33,8 @@ COLUMNS = (
 ).split()
 #: of a sweep over lambda, where no density is asked for
 LAMBDA_COLUMNS = [{"density": "lam"}.get(name, name) for name in COLUMNS]
+#: of a file of entries kept, one row a matrix
+LAYER_COLUMNS = "task method density scope distil seed layer numel kept".split()
 _KEY = "split task method density scope distil seed steps batch_size max_length precision model".split()
 
 Row = dict[str, str]
@@ -35,7 +42,11 @@ Row = dict[str, str]
 
 @dataclass(frozen=True)
 class Grid:
-    """One model on one task. `methods` are a `Pruner`'s, "dense", or "scratch" (dense from random weights)."""
+    """One model on one task. `methods` are a `Pruner`'s, "dense", or "scratch" (dense from random weights).
+
+    `score_rows`: score so many rows of validation, drawn once, where all would take too long. `distil` gives every
+    pruned run a teacher.
+    """
 
     model: str
     task: str
@@ -49,8 +60,11 @@ class Grid:
     holdout: int = 1000
     batch_size: int = 32
     max_length: int | None = None
+    doc_stride: int | None = None
     data_dir: str | None = None
+    score_rows: int | None = None
     scope: str = "local"
+    distil: bool = False
     bf16: bool = False
     model_name: str | None = None
     command: str = ""
@@ -73,27 +87,52 @@ class Grid:
             raise ValueError(f"seeds {sorted(both)} are both tuned on and reported: keep them apart")
 
 
-def run_grid(grid: Grid, out: Path, log: Callable[[str], None] = print) -> None:
+def run_grid(grid: Grid, out: Path, log: Callable[[str], None] = print, layers: Path | None = None) -> None:
     """Run what `out` does not hold yet, and append each finished run to it at once.
 
     Order: seed by seed, the lowest density for all methods before the next density; the first run of a method at a
-    density is preceded by the choice of its rate.
+    density is preceded by the choice of its rate. `layers` is a file for the entries kept in each matrix of the
+    reported runs; a run that it lacks is run again for it, and `out` left as it is.
     """
     grid.check()
     out.parent.mkdir(parents=True, exist_ok=True)
     done = {_key(row) for row in read_rows(out)}
-    task = load_task(grid.task, data_dir=grid.data_dir, max_length=grid.max_length)
-    tuning = None
-    for seed, density, method in _order(grid):
+    drawn = set() if layers is None else {_layers_key(row) for row in read_rows(layers, LAYER_COLUMNS)}
+    task = load_task(grid.task, data_dir=grid.data_dir, max_length=grid.max_length, doc_stride=grid.doc_stride)
+    parts = {
+        "holdout": cache(lambda: task.holdout(grid.holdout, seed=min(grid.tune_seeds))),
+        "validation": cache(lambda: task if grid.score_rows is None else _fewer(task, grid.score_rows)),
+    }
+
+    @cache
+    def teacher(split: str) -> Any:
+        _choose_rate("dense", 1.0)
+        lr = best_rate(read_rows(out), _tuning_cells(grid, task, "dense", 1.0))
+        steps = grid.tune_steps if split == "holdout" else grid.steps
+        result = _run(grid, parts[split](), _cell(grid, task, split, "dense", 1.0, min(grid.tune_seeds), steps, lr))
+        log(f"teacher for {split} {grid.task}, lr {lr}: score {result.score:.4f} in {result.seconds:.1f} s")
+        return result.model
+
+    def run(cell: dict[str, Any]) -> Result:
+        return _run(grid, parts[cell["split"]](), cell, teacher(cell["split"]) if cell["distil"] else None)
+
+    def _choose_rate(method: str, density: float) -> None:
         for cell in _tuning_cells(grid, task, method, density):
             if _key(cell) not in done:
-                tuning = tuning or task.holdout(grid.holdout, seed=min(grid.tune_seeds))
-                _append(out, cell, _run(grid, tuning, cell), log)
+                _append(out, cell, run(cell), log)
                 done.add(_key(cell))
+
+    for seed, density, method in _order(grid):
+        _choose_rate(method, density)
         lr = best_rate(read_rows(out), _tuning_cells(grid, task, method, density))
         cell = _cell(grid, task, "validation", method, density, seed, grid.steps, lr)
-        if _key(cell) not in done:
-            _append(out, cell, _run(grid, task, cell), log)
+        new, undrawn = _key(cell) not in done, method in METHODS and layers and _layers_key(cell) not in drawn
+        if new or undrawn:
+            result = run(cell)
+            if new:
+                _append(out, cell, result, log)
+            if layers and undrawn:
+                _append_layers(layers, cell, result)
 
 
 def best_rate(rows: Sequence[Row], tried: Sequence[dict[str, Any]]) -> float:
@@ -170,7 +209,7 @@ def _cell(
         "method": method,
         "density": 1.0 if dense else density,
         "scope": "" if dense else ("global" if method in ("soft_movement", "l0") else grid.scope),
-        "distil": False,
+        "distil": grid.distil and not dense,
         "seed": seed,
         "steps": steps,
         "lr": lr,
@@ -187,14 +226,36 @@ def _key(row: dict[str, Any]) -> tuple[str, ...]:
     return tuple(f"{float(row[n]):.6g}" if n in ("density", "lr") else str(row[n]) for n in names)
 
 
-def _run(grid: Grid, task: Task, cell: dict[str, Any]) -> Result:
+def _layers_key(row: dict[str, Any]) -> tuple[str, ...]:
+    names = "task method density scope distil seed".split()
+    return tuple(f"{float(row[n]):.6g}" if n == "density" else str(row[n]) for n in names)
+
+
+def _fewer(task: Task, rows: int) -> Task:
+    """The task with `rows` of its validation rows, drawn with a fixed seed."""
+    total = task.size("validation")
+    if not 1 <= rows <= total:
+        raise ValueError(f"score_rows={rows!r}: from 1 to the {total} rows of {task.name}'s validation split")
+    index = np.sort(np.random.default_rng(0).permutation(total)[:rows])
+    columns = task.rows["validation"]
+    chosen = {name: [values[i] for i in index] for name, values in columns.items()}
+    return replace(task, rows=task.rows | {"validation": chosen}, _encoded={})
+
+
+def _run(grid: Grid, task: Task, cell: dict[str, Any], teacher: Any = None) -> Result:
     dense = cell["method"] in ("dense", "scratch")
     model = load_model(grid.model, task, pretrained=cell["method"] != "scratch", seed=cell["seed"])
     return fine_prune(
         model, task, "dense" if dense else cell["method"], cell["density"], steps=cell["steps"], lr=cell["lr"],
-        batch_size=grid.batch_size, seed=cell["seed"], bf16=grid.bf16, progress=False,
+        batch_size=grid.batch_size, seed=cell["seed"], bf16=grid.bf16, teacher=teacher, progress=False,
         **({} if dense else {"scope": cell["scope"]}),
     )  # fmt: skip
+
+
+def _append_layers(path: Path, cell: dict[str, Any], result: Result) -> None:
+    rows = result.report.assign(**{name: cell[name] for name in LAYER_COLUMNS if name in cell})
+    rows["numel"] = [math.prod(shape) for shape in rows["shape"]]
+    rows[LAYER_COLUMNS].to_csv(path, mode="a", header=not path.exists(), index=False, lineterminator="\n")
 
 
 def _append(
