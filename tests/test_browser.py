@@ -37,6 +37,7 @@ CALLS = {
     "quadrants": "history",
     "schedules": "",
     "scores_and_mask": "torch.arange(200.0).reshape(20, 10).cos()",
+    "softened": "[4.0, 2.0, -2.0]",
 }
 EQUATIONS = r"""Inline $G\odot W$, and displayed
 

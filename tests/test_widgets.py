@@ -174,6 +174,15 @@ def test_density_against_lambda_marks_the_slider(calls):
         mvp.widgets.density_against_lambda(runs.drop(columns="lam"))
 
 
+def test_softened_stands_beside_temperature_one(calls):
+    T = slider(mvp.widgets.softened([4.0, 2.0, -2.0], ["a", "b", "c"]), "T")
+    assert T.min > 0 and T.value == 2.0
+    T.value = 8.0
+    assert calls[-1] == ("softened", ([4.0, 2.0, -2.0], [1.0, 8.0], ["a", "b", "c"]), {})
+    with pytest.raises(ValueError, match="2 names"):
+        mvp.widgets.softened([1.0, 2.0], ["a"])
+
+
 # --- setup --------------------------------------------------------------------------------------------------------
 
 

@@ -6,7 +6,7 @@ slider that has the focus.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import ipywidgets
@@ -25,6 +25,7 @@ __all__ = [
     "quadrants",
     "schedules",
     "scores_and_mask",
+    "softened",
 ]
 
 _STEPS = 100  # of the run whose schedules are drawn
@@ -114,6 +115,17 @@ def density_against_lambda(runs: pd.DataFrame) -> Any:
     start, step = 10 ** ((low + high) / 2), (high - low) / 60
     slider = _slider(ipywidgets.FloatLogSlider, "λ", start, low, high, step=step, readout_format=".3g")
     return _drawn(draw, lam=slider)
+
+
+def softened(logits: Any, labels: Sequence[str] | None = None) -> Any:
+    """A slider over the temperature: one row of logits as probabilities, at temperature 1 and at that one."""
+    figures.softened(logits, [1.0], labels)  # its checks come before any slider
+    plt.close()
+
+    def draw(temperature: float) -> None:
+        figures.softened(logits, [1.0, temperature], labels)
+
+    return _drawn(draw, temperature=_slider(ipywidgets.FloatSlider, "T", 2.0, 0.5, 16.0, step=0.5))
 
 
 def explore(results: pd.DataFrame, source: str = "recorded runs") -> Any:
