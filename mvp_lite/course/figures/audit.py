@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -56,10 +57,10 @@ def printed_and_released(
         inside = mine[(100 * mine["kept"]).between(low, high)]
         if inside.empty:
             continue
-        place = {"color": look.colour, "marker": look.marker, "label": look.label}
+        place: dict[str, Any] = {"color": look.colour, "marker": look.marker, "label": look.label}
         ax.plot(100 * inside["kept"], inside["score"], linestyle=look.line, markersize=4, linewidth=1.3, **place)
         shown = cells[(cells[by] == name) & (cells["method"] != "dense")]
-        hollow = {"linestyle": "", "markerfacecolor": "none", "markersize": 11, "markeredgewidth": 1.6}
+        hollow: dict[str, Any] = {"linestyle": "", "markerfacecolor": "none", "markersize": 11, "markeredgewidth": 1.6}
         ax.plot(100 * shown["kept"], shown["score"], **(place | {"label": "_printed"}), **hollow)
     for score in cells.loc[cells["method"] == "dense", "score"].unique():
         dense = METHOD_STYLE["dense"]
