@@ -97,3 +97,45 @@ def test_tasks_come_in_the_order_asked_for_and_scales_may_differ():
     assert axes[0].get_ylim() != axes[1].get_ylim()
     with pytest.raises(ValueError, match="tasks='c' is not in results"):
         figures.score_curves(RESULTS, ["c"])
+
+
+# --- tables -------------------------------------------------------------------------------------------------------
+
+
+def test_comparable_rows_are_of_one_split_one_teacher_and_one_scope():
+    cells = [
+        ("validation", "movement", "local", False),
+        ("validation", "movement", "global", False),
+        ("validation", "l0", "global", False),
+        ("validation", "l0", "global", True),
+        ("validation", "dense", np.nan, False),
+        ("holdout", "movement", "local", False),
+    ]
+    table = pd.DataFrame(cells, columns=["split", "method", "scope", "distil"])
+    assert list(figures.comparable(table).index) == [0, 2, 4]
+    assert list(figures.comparable(table, split="holdout").index) == [5]
+    assert list(figures.comparable(table, distil=True).index) == [3]
+    assert list(figures.comparable(table.drop(columns="split")).index) == [0, 2, 4, 5]
+    with pytest.raises(ValueError, match="lacks the column 'scope'"):
+        figures.comparable(table.drop(columns="scope"))
+
+
+def test_pairs_are_aligned_by_task_and_seed():
+    table = pd.concat([RESULTS, RESULTS[RESULTS["method"] == "magnitude"].assign(seed=1, score=7.0)])
+    one, other = figures.paired(table, "movement", "magnitude", 0.01)
+    assert one.index.tolist() == other.index.tolist() == ["a"] and one.columns.tolist() == [0, 1]
+    np.testing.assert_array_equal(one, [[60.0, np.nan]])
+    np.testing.assert_array_equal(other, [[20.0, 7.0]])
+    np.testing.assert_array_equal(one - other, [[40.0, np.nan]])
+    one, other = figures.paired(table, "movement", "magnitude", 0.1)
+    assert one.isna().all(axis=None) and one.shape == (2, 2)
+    with pytest.raises(ValueError, match=r"density=0.5: no run of movement or magnitude"):
+        figures.paired(table, "movement", "magnitude", 0.5)
+
+
+def test_a_table_has_the_spread_where_there_is_one():
+    more = rows(("a", "magnitude", 0.1, 64.0)).assign(seed=1)
+    table = figures.score_table(pd.concat([RESULTS, more]))
+    assert list(table.columns) == ["dense", "movement", "magnitude"]
+    assert table.loc[("a", 0.1), "magnitude"] == "62.0 ± 2.8"  # deviations of 2: the root of 8 / 1
+    assert table.loc[("a", 0.01), "magnitude"] == "20.0" and table.loc[("b", 0.1), "movement"] == ""

@@ -9,7 +9,14 @@ from mvp_lite.course.figures.anatomy import (
     weights_left,
 )
 from mvp_lite.course.figures.audit import printed_and_released
-from mvp_lite.course.figures.curves import common_densities, crossings, score_curves
+from mvp_lite.course.figures.curves import (
+    common_densities,
+    comparable,
+    crossings,
+    paired,
+    score_curves,
+    score_table,
+)
 from mvp_lite.course.figures.derivations import (
     density_against_lambda,
     gate_curves,
@@ -42,6 +49,7 @@ __all__ = [
     "average_over_tasks",
     "by_temperature",
     "common_densities",
+    "comparable",
     "crossings",
     "density_against_lambda",
     "density_by_layer",
@@ -50,6 +58,7 @@ __all__ = [
     "layer_history",
     "local_and_global",
     "matrix",
+    "paired",
     "predicted_measured",
     "printed_and_released",
     "quadrants",
@@ -62,6 +71,7 @@ __all__ = [
     "score_against_weight",
     "score_by_task",
     "score_curves",
+    "score_table",
     "scores_and_mask",
     "shares",
     "show",

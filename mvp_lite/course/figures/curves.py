@@ -1,4 +1,4 @@
-"""Score against density for runs from any source, panel by panel, and where two of the curves cross."""
+"""Score against density for runs from any source: curves, the tables beside them, and where two curves cross."""
 
 from __future__ import annotations
 
@@ -12,10 +12,65 @@ from matplotlib.ticker import FixedLocator
 from numpy.typing import ArrayLike, NDArray
 
 from mvp_lite.course.figures.results import score_against_density, summarise
+from mvp_lite.course.figures.style import METHOD_STYLE
 
-__all__ = ["common_densities", "crossings", "score_curves"]
+__all__ = ["common_densities", "comparable", "crossings", "paired", "score_curves", "score_table"]
 
 _TICKS = (1.0, 3.0, 10.0, 30.0, 100.0)
+_GLOBAL = ("soft_movement", "l0")
+
+
+def comparable(results: pd.DataFrame, split: str = "validation", distil: bool = False) -> pd.DataFrame:
+    """Rows that may stand in one figure: one split, all with or all without a teacher, local cuts where there is a choice.
+
+    Soft movement and L0 are global by nature and stay. A file without the column `split` is taken whole.
+
+    Raises:
+        ValueError: `distil` or `scope` is not among the columns.
+    """
+    if missing := [name for name in ("distil", "scope", "method") if name not in results.columns]:
+        raise ValueError(f"results lacks the column {missing[0]!r} (found: {', '.join(map(str, results.columns))})")
+    wanted = (results["distil"] == distil) & ((results["scope"] != "global") | results["method"].isin(_GLOBAL))
+    return results[wanted & (results["split"] == split)] if "split" in results.columns else results[wanted]
+
+
+def paired(results: pd.DataFrame, first: str, second: str, density: float) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Scores of two methods at one density, seed by seed: two tables, tasks by seeds, of the same rows and columns.
+
+    NaN where there is no run. Tasks and seeds are those that at least one of the two has.
+
+    Raises:
+        ValueError: as `summarise`, or neither method has a run of that density.
+    """
+    summarise(results)
+    rows = results[(results["split"] == "validation") & results["method"].isin([first, second])]
+    rows = rows[np.isclose(rows["density"], density)]
+    if rows.empty:
+        raise ValueError(f"density={density!r}: no run of {first} or {second}")
+    index, columns = (np.sort(rows[name].unique()) for name in ("task", "seed"))
+    wide = rows.pivot(index="task", columns=["method", "seed"], values="score").reindex(index=index)
+    one, other = (
+        wide.reindex(columns=pd.MultiIndex.from_product([[name], columns])).set_axis(columns, axis=1)
+        for name in (first, second)
+    )
+    return one, other
+
+
+def score_table(results: pd.DataFrame, digits: int = 1) -> pd.DataFrame:
+    """Mean scores over seeds as text, with "± standard deviation" where there are several; a column for each method.
+
+    Index: task and density. What was not run is an empty string.
+
+    Raises:
+        ValueError: as `summarise`.
+    """
+    table = summarise(results)
+    spread = [
+        f" ± {std:.{digits}f}" if seeds > 1 else "" for std, seeds in zip(table["std"], table["seeds"], strict=True)
+    ]
+    table["text"] = [f"{mean:.{digits}f}{more}" for mean, more in zip(table["mean"], spread, strict=True)]
+    wide = table.pivot(index=["task", "density"], columns="method", values="text")
+    return wide[[name for name in METHOD_STYLE if name in wide]].fillna("")
 
 
 def crossings(density: ArrayLike, first: ArrayLike, second: ArrayLike) -> NDArray[np.float64]:
