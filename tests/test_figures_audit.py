@@ -40,6 +40,16 @@ def test_with_and_without_a_teacher():
     assert "printed" in ax.get_legend().get_title().get_text()
 
 
+def test_task_by_task():
+    runs = pd.read_csv(data_path("paper", "released_runs.csv")).query("scope == 'local' and not distil")
+    cells = pd.read_csv(data_path("paper", "movement_tables.csv")).query("table == 2")
+    axes = mvp.figures.printed_by_task(runs, cells)
+    assert [ax.get_title() for ax in axes] == ["squad1.1", "mnli", "qqp"]
+    assert [len(ax.get_lines()) for ax in axes] == [2 * 2 + 1] * 3
+    (legend,) = axes[0].figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["movement", "magnitude", "dense (nothing pruned)"]
+
+
 @pytest.mark.parametrize(
     ("runs", "cells", "by", "message"),
     [

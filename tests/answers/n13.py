@@ -80,13 +80,27 @@ def stub(*_):
 
 
 RIGHT = {
-    "13.1": [density_by_loop, density_by_interp],
-    "13.2": [loo_by_formula, loo_by_interp],
+    "13.1": [loo_by_formula, loo_by_interp],
+    "13.2": [density_by_loop, density_by_interp],
     "13.3": [seeds_by_formula, seeds_by_search],
 }
 
 WRONG = {
     "13.1": {
+        "stub": stub,
+        "sign": lambda v, s: -loo_by_formula(v, s),
+        "absolute": lambda v, s: loo_by_formula(v, s).abs(),
+        "equal weights": lambda v, s: s[1:-1] - (s[:-2] + s[2:]) / 2,
+        "exchanged": lambda v, s: s[1:-1] - s[2:] - (v[1:-1] - v[:-2]) / (v[2:] - v[:-2]) * (s[:-2] - s[2:]),
+        "interpolated": lambda v, s: s[1:-1] - loo_by_formula(v, s),
+        "in log": loo_in_log,
+        "nothing left out": lambda v, s: torch.tensor(np.interp(v, v, s) - s.numpy())[1:-1],
+        "ends too": lambda v, s: torch.cat([torch.zeros(1), loo_by_formula(v, s), torch.zeros(1)]),
+        "mean": lambda v, s: loo_by_formula(v, s).mean(),
+        "list": lambda v, s: loo_by_formula(v, s).tolist(),
+        "single precision": lambda v, s: loo_by_formula(v.float(), s.float()),
+    },
+    "13.2": {
         "stub": stub,
         "as it was": as_it_was,
         "sorted only": sorted_only,
@@ -103,20 +117,6 @@ WRONG = {
         "per cent": density_between(lambda v1, v2, p: 100 * (v1 + p * (v2 - v1))),
         "score": lambda v, s, w: w if s.min() <= w <= s.max() else None,
         "nan outside": lambda v, s, w: math.nan if density_by_loop(v, s, w) is None else density_by_loop(v, s, w),
-    },
-    "13.2": {
-        "stub": stub,
-        "sign": lambda v, s: -loo_by_formula(v, s),
-        "absolute": lambda v, s: loo_by_formula(v, s).abs(),
-        "equal weights": lambda v, s: s[1:-1] - (s[:-2] + s[2:]) / 2,
-        "exchanged": lambda v, s: s[1:-1] - s[2:] - (v[1:-1] - v[:-2]) / (v[2:] - v[:-2]) * (s[:-2] - s[2:]),
-        "interpolated": lambda v, s: s[1:-1] - loo_by_formula(v, s),
-        "in log": loo_in_log,
-        "nothing left out": lambda v, s: torch.tensor(np.interp(v, v, s) - s.numpy())[1:-1],
-        "ends too": lambda v, s: torch.cat([torch.zeros(1), loo_by_formula(v, s), torch.zeros(1)]),
-        "mean": lambda v, s: loo_by_formula(v, s).mean(),
-        "list": lambda v, s: loo_by_formula(v, s).tolist(),
-        "single precision": lambda v, s: loo_by_formula(v.float(), s.float()),
     },
     "13.3": {
         "stub": stub,

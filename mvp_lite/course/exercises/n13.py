@@ -1,4 +1,4 @@
-"""Checks of notebook 13: a density read off released runs, interpolation left to predict a run, how many seeds."""
+"""Checks of notebook 13: interpolation left to predict a run, a density read off released runs, how many seeds."""
 
 from __future__ import annotations
 
@@ -20,6 +20,26 @@ _CURVES = [
 
 
 @exercise("13.1")
+def _leave_one_out(answer: Any) -> None:
+    bent = ([0.1, 0.2, 0.3, 0.5, 0.9], [50.0, 69.0, 69.5, 80.0, 79.0])  # errors of both signs
+    for kept, score in [bent, _CURVES[2], ([0.03, 0.1, 0.3], [55.0, 50.0, 84.0])]:
+        v, s = (torch.tensor(column, dtype=torch.float64) for column in (kept, score))
+        part = (v[1:-1] - v[:-2]) / (v[2:] - v[:-2])
+        error = s[1:-1] - (s[:-2] + part * (s[2:] - s[:-2]))
+        logs = (v[1:-1] / v[:-2]).log() / (v[2:] / v[:-2]).log()
+        hints = {
+            "measured minus interpolated is wanted, not the reverse": -error,
+            "signed errors are wanted: the sign tells whether the curve bends": error.abs(),
+            "the neighbours have equal weight: use how far each is": s[1:-1] - (s[:-2] + s[2:]) / 2.0,
+            "the weights of the two neighbours are exchanged": s[1:-1] - (s[2:] + part * (s[:-2] - s[2:])),
+            "these are the interpolated scores, not the errors": s[1:-1] - error,
+            "straight lines in density are wanted, not in log(density)": s[1:-1] - (s[:-2] + logs * (s[2:] - s[:-2])),
+            "the left-out run is still among the points": torch.zeros_like(error),
+        }
+        close(call(answer, v, s), error, mistakes=hints)
+
+
+@exercise("13.2")
 def _density_for(answer: Any) -> None:
     for kept, score in _CURVES:
         v, s = (torch.tensor(column, dtype=torch.float64) for column in (kept, score))
@@ -65,26 +85,6 @@ def _number(got: Any) -> float:
     if isinstance(got, bool) or not isinstance(got, Real) or not math.isfinite(float(got)):
         raise WrongAnswer(f"your answer is {type(got).__name__} {got!r}, a finite number is wanted")
     return float(got)
-
-
-@exercise("13.2")
-def _leave_one_out(answer: Any) -> None:
-    bent = ([0.1, 0.2, 0.3, 0.5, 0.9], [50.0, 69.0, 69.5, 80.0, 79.0])  # errors of both signs
-    for kept, score in [bent, _CURVES[2], ([0.03, 0.1, 0.3], [55.0, 50.0, 84.0])]:
-        v, s = (torch.tensor(column, dtype=torch.float64) for column in (kept, score))
-        part = (v[1:-1] - v[:-2]) / (v[2:] - v[:-2])
-        error = s[1:-1] - (s[:-2] + part * (s[2:] - s[:-2]))
-        logs = (v[1:-1] / v[:-2]).log() / (v[2:] / v[:-2]).log()
-        hints = {
-            "measured minus interpolated is wanted, not the reverse": -error,
-            "signed errors are wanted: the sign tells whether the curve bends": error.abs(),
-            "the neighbours have equal weight: use how far each is": s[1:-1] - (s[:-2] + s[2:]) / 2.0,
-            "the weights of the two neighbours are exchanged": s[1:-1] - (s[2:] + part * (s[:-2] - s[2:])),
-            "these are the interpolated scores, not the errors": s[1:-1] - error,
-            "straight lines in density are wanted, not in log(density)": s[1:-1] - (s[:-2] + logs * (s[2:] - s[:-2])),
-            "the left-out run is still among the points": torch.zeros_like(error),
-        }
-        close(call(answer, v, s), error, mistakes=hints)
 
 
 @exercise("13.3")

@@ -8,7 +8,7 @@ from mvp_lite.course.figures.anatomy import (
     score_against_weight,
     weights_left,
 )
-from mvp_lite.course.figures.audit import printed_and_released
+from mvp_lite.course.figures.audit import printed_and_released, printed_by_task
 from mvp_lite.course.figures.curves import (
     common_densities,
     comparable,
@@ -61,6 +61,7 @@ __all__ = [
     "paired",
     "predicted_measured",
     "printed_and_released",
+    "printed_by_task",
     "quadrants",
     "recorded_bars",
     "row_counts",

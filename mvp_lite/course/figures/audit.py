@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
+from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from numpy.typing import NDArray
 
 from mvp_lite.course.figures.style import METHOD_STYLE, OKABE_ITO, Look, axes_or_new
 
-__all__ = ["printed_and_released"]
+__all__ = ["printed_and_released", "printed_by_task"]
 
 _TEACHER = {
     False: Look("no teacher", OKABE_ITO[0], "o", "-"),
@@ -76,3 +78,18 @@ def printed_and_released(
     if legend:
         ax.legend(loc="best", title="line: released; hollow: printed", title_fontsize=9.5)
     return ax
+
+
+def printed_by_task(runs: pd.DataFrame, cells: pd.DataFrame) -> NDArray[Any]:
+    """`printed_and_released` by method for each task, side by side, each on its own scale; returns the Axes."""
+    names = list(runs["task"].unique())
+    figure, grid = plt.subplots(1, len(names), figsize=(3.2 * len(names), 3.6), squeeze=False)
+    axes: NDArray[Any] = grid[0]
+    for ax, name in zip(axes, names, strict=True):
+        printed_and_released(runs[runs["task"] == name], cells[cells["task"] == name], ax, legend=False)
+        ax.set_ylabel("score (%)" if ax is axes[0] else "")
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(
+        handles, labels, loc="outside upper center", ncols=len(labels), title="line: released; hollow: printed"
+    )
+    return axes
