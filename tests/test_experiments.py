@@ -183,3 +183,63 @@ def test_recorded_lambdas_are_what_the_command_says():
     assert {row["command"] for row in rows} == {"python -m mvp_lite toy lambda"}
     kept = [float(row["kept"]) for row in sorted(rows, key=lambda row: float(row["lam"]))]
     assert len(kept) >= 5 and kept == sorted(kept, reverse=True) and kept[-1] < 0.1 < 0.5 < kept[0]
+
+
+def test_a_grid_with_a_teacher(finished, tmp_path, monkeypatch):
+    """The teacher is dense, tuned as the dense runs are, and never saw what the student is scored on."""
+    out, seen = tmp_path / "results.csv", []
+    out.write_bytes(finished.read_bytes())
+    real = experiments.fine_prune
+
+    def spy(model, task, method, *args, teacher=None, **kwargs):
+        result = real(model, task, method, *args, teacher=teacher, **kwargs)
+        seen.append((method, kwargs["seed"], kwargs["lr"], task.rows["validation"]["sentence"], result.model, teacher))
+        return result
+
+    monkeypatch.setattr(experiments, "fine_prune", spy)
+    run_grid(replace(SMALL, methods=("movement",), densities=(0.5,), seeds=(0, 1), distil=True), out)
+    before, rows = read_rows(finished), read_rows(out)
+    assert rows[: len(before)] == before
+    new = [(r["split"], r["distil"], r["seed"]) for r in rows[len(before) :]]
+    assert new == [("holdout", "True", "100")] * 2 + [("validation", "True", "0"), ("validation", "True", "1")]
+    (dense_rate,) = {float(r["lr"]) for r in before if r["method"] == "dense" and r["split"] == "validation"}
+    assert [(method, seed) for method, seed, *_ in seen] == [
+        ("dense", 100), ("movement", 100), ("movement", 100), ("dense", 100), ("movement", 0), ("movement", 1),
+    ]  # fmt: skip
+    for part in (seen[:3], seen[3:]):
+        assert part[0][2] == dense_rate and part[0][5] is None
+        assert all(teacher is part[0][4] and held_out == part[0][3] for *_, held_out, _, teacher in part[1:])
+
+
+def test_entries_kept_of_each_matrix(finished, tmp_path):
+    out, layers = tmp_path / "results.csv", tmp_path / "layers.csv"
+    out.write_bytes(finished.read_bytes())
+    grid = replace(SMALL, densities=(0.1,), seeds=(0,))
+    for _ in range(2):  # the second time there is nothing left to do
+        run_grid(grid, out, layers=layers)
+        assert out.read_bytes() == finished.read_bytes()
+    rows = read_rows(layers, experiments.LAYER_COLUMNS)
+    reported = {
+        r["method"]: r for r in read_rows(out) if (r["split"], r["seed"], r["density"]) == ("validation", "0", "0.1")
+    }
+    assert {r["method"] for r in rows} == {"movement", "soft_movement"} == set(reported)
+    for method, row in reported.items():
+        mine = [r for r in rows if r["method"] == method]
+        assert len(mine) == len({r["layer"] for r in mine}) == 24
+        share = sum(int(r["kept"]) for r in mine) / sum(int(r["numel"]) for r in mine)
+        assert share == pytest.approx(float(row["kept"]), rel=1e-4)
+
+
+def test_a_fixed_sample_of_validation(tmp_path, monkeypatch):
+    seen = []
+    real = experiments.fine_prune
+    monkeypatch.setattr(experiments, "fine_prune", lambda m, task, *a, **k: seen.append(task) or real(m, task, *a, **k))
+    grid = replace(SMALL, methods=("dense",), seeds=(0, 1), lrs=(1e-4,), score_rows=40)
+    run_grid(grid, tmp_path / "x.csv")
+    whole = load_task("toy/sentiment").rows
+    assert [task.size("validation") for task in seen] == [100, 40, 40]
+    assert seen[1].rows == seen[2].rows and seen[1].rows["train"] == whole["train"]
+    pairs = set(zip(whole["validation"]["sentence"], whole["validation"]["label"], strict=True))
+    assert set(zip(seen[1].rows["validation"]["sentence"], seen[1].rows["validation"]["label"], strict=True)) < pairs
+    with pytest.raises(ValueError, match="score_rows=0"):
+        run_grid(replace(grid, score_rows=0), tmp_path / "y.csv")
