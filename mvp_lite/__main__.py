@@ -56,6 +56,8 @@ def main(argv: list[str] | None = None) -> int:
     figure.add_argument("--results", type=Path, help="results file (default: data/results/toy.csv)")
     figure.add_argument("--out", type=Path, help="PNG file (default: data/results/score_against_density.png)")
 
+    commands.add_parser("table", help="print the front page's table: MiniLM's runs beside the paper's numbers")
+
     for name, what in (("student", "write the notebooks without answers"), ("teacher", "write the teacher's guide")):
         edition = commands.add_parser(name, help=what)
         edition.add_argument("--notebooks", type=Path, default=Path("notebooks"))
@@ -70,6 +72,8 @@ def main(argv: list[str] | None = None) -> int:
             _run(args, words)
         elif args.command == "figure":
             _figure(args)
+        elif args.command == "table":
+            _table()
         elif args.command in ("student", "teacher"):
             _edition(args)
         elif args.command == "execute":
@@ -212,6 +216,14 @@ def _figure(args: argparse.Namespace) -> None:
     setup()
     axes = figures.score_by_task(pd.read_csv(args.results or _results("toy.csv")))
     figures.save(axes, args.out or _results("score_against_density.png"))
+
+
+def _table() -> None:
+    from mvp_lite.course import tables
+    from mvp_lite.paths import data_path
+
+    ours = sorted(data_path("results").glob("small_*.csv"))
+    _log(tables.markdown(tables.beside_the_paper(ours, data_path("paper", "movement_tables.csv"))))
 
 
 def _edition(args: argparse.Namespace) -> None:

@@ -34,6 +34,7 @@ COURSE = [
     *EXERCISES,
     "experiments",
     "sizes",
+    "tables",
     "editions",
 ]
 ORDER = ["paths", *CORE, *STRUCTURE, *(f"course.{name}" for name in COURSE)]

@@ -1,0 +1,57 @@
+"""What the front page says of our runs and of the paper's, against the committed rows."""
+
+import math
+import re
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from mvp_lite.course import tables
+from mvp_lite.paths import data_path
+
+README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+OURS = sorted(data_path("results").glob("small_*.csv"))
+PAPER = data_path("paper", "movement_tables.csv")
+
+
+@pytest.fixture(scope="module")
+def table():
+    return tables.beside_the_paper(OURS, PAPER)
+
+
+def test_the_front_page_shows_the_table_of_the_rows(table):
+    found = re.search(r"<!-- table: beside the paper -->\n\n((?:\|.*\n)+)", README)
+    assert found and found[1].strip() == tables.markdown(table), "run `python -m mvp_lite table` and paste"
+
+
+def test_the_table_holds_means_and_spreads(tmp_path):
+    columns = "split,task,method,density,scope,distil,seed,score"
+    rows = ["validation,sst2,dense,1.0,,False,0,90", "validation,sst2,magnitude,0.1,local,False,0,80",
+            "validation,sst2,magnitude,0.1,local,False,1,84", "validation,sst2,magnitude,0.1,global,False,0,10",
+            "validation,sst2,l0,0.1,global,False,0,70", "validation,sst2,l0,0.1,global,True,0,99",
+            "holdout,sst2,movement,0.1,local,False,100,60"]  # fmt: skip
+    path = tmp_path / "small_sst2.csv"
+    path.write_text("\n".join([columns, *rows]) + "\n")
+    first = tables.beside_the_paper([path], PAPER).iloc[0].to_dict()
+    assert first == {
+        "task": "SST-2", "model": "MiniLM, ours", "kept": "10 %", "dense": "90.0", "magnitude": "82.0 ± 2.8",
+        "L0": "70.0", "movement": "", "soft movement": "",
+    }  # fmt: skip
+    taught = tables.beside_the_paper([path], PAPER, distil=True)
+    assert taught.iloc[0]["L0"] == "99.0" and taught.iloc[0]["magnitude"] == ""
+    assert set(taught[taught["task"] == "MNLI"]["magnitude"]) == {"78.3", "69.4"}
+
+
+def test_what_the_front_page_says_of_sst2():
+    rows = pd.concat(pd.read_csv(path) for path in OURS)
+    rows = rows[(rows["split"] == "validation") & (rows["task"] == "sst2") & ~rows["distil"]]
+    assert set(rows["seed"]) == {0}
+    scores = rows.set_index(["density", "method"])["score"]
+    for density in (0.1, 0.03):
+        assert scores[density].idxmax() == "soft_movement"
+    assert scores[0.03]["movement"] - scores[0.03]["magnitude"] == pytest.approx(1.4, abs=0.05)
+    assert scores[0.1]["movement"] < 51
+    errors = [100 * math.sqrt(p * (1 - p) / 872) for p in scores / 100]
+    assert min(errors) > 1.05 and max(errors) < 1.75
+    assert scores[0.03]["soft_movement"] - max(scores[0.03].drop("soft_movement")) > 2 * 1.5
