@@ -49,7 +49,8 @@ def test_score_against_weight_separates_kept_from_pruned_and_draws_the_arms():
     assert line(ax, "pruned").get_xydata().tolist() == [[0.5, -1], [0, -2]]
     assert line(ax, "bound").get_xydata().tolist() == [[-2, 4], [0, 0], [2, 4]]
     assert ax.get_ylim()[0] < -2 and ax.get_ylim()[1] > 4
-    bare = figures.score_against_weight(weights, scores, scores > 0)
+    bare = figures.score_against_weight(weights, scores, scores > 0, reach=0.7)
+    assert bare.get_xlim() == (-0.7, 0.7)
     assert "bound" not in [drawn.get_label() for drawn in bare.get_lines()]
 
 
@@ -64,6 +65,15 @@ def test_density_by_layer_draws_the_mean_of_the_seeds():
     assert np.allclose(line(ax, "L0").get_ydata(), [10, 20])
     (band,) = ax.collections  # one seed has none
     assert band.get_datalim(ax.transData).y0 == pytest.approx(10) and band.get_datalim(ax.transData).y1 == 30
+
+
+def test_density_by_head_has_one_scale():
+    axes = figures.density_by_head({"magnitude": torch.tensor([[0.1, 0.2]]), "l0": torch.tensor([[0.0, 0.4]])})
+    assert [ax.get_title() for ax in axes] == [MAGNITUDE.label, "L0"]
+    images = [ax.get_images()[0] for ax in axes]
+    assert np.allclose(images[0].get_array(), [[10, 20]])
+    assert all(np.allclose(image.get_clim(), (0, 40)) for image in images)
+    assert [text.get_text() for text in axes[1].texts] == ["0.0", "40.0"]
 
 
 def test_row_counts_shares_bins_with_what_is_expected():
@@ -102,8 +112,9 @@ def test_score_against_parameters_draws_means_and_seeds():
     drawn = {bars.get_label(): bars for bars in ax.containers}
     assert set(drawn) == {MAGNITUDE.label, "small and dense"}
     points, _, (reach,) = drawn[MAGNITUDE.label].lines
-    assert points.get_xydata().tolist() == [[50, 60]] and points.get_color() == MAGNITUDE.colour
-    assert reach.get_segments()[0].tolist() == [[50, 55], [50, 70]]
+    assert np.allclose(points.get_xydata(), [[50, 60]], rtol=0.03) and points.get_color() == MAGNITUDE.colour
+    assert np.allclose(reach.get_segments()[0], [[50, 55], [50, 70]], rtol=0.03)
+    assert drawn["small and dense"].lines[0].get_xydata().tolist() == [[30, 80]]
 
 
 # --- bad input --------------------------------------------------------------------------------------------------------
@@ -119,6 +130,7 @@ TWO = torch.ones(2)
         (lambda: figures.score_against_weight(TWO, TWO, torch.ones(3)), r"\(3,\)"),
         (lambda: figures.score_against_weight(TWO, TWO, TWO, method="x"), "method='x'"),
         (lambda: figures.density_by_layer(pd.DataFrame({"method": ["l0"]})), "layer"),
+        (lambda: figures.density_by_head({}), "empty"),
         (lambda: figures.row_counts({"x": TWO}, [1.0]), "method='x'"),
         (lambda: figures.local_and_global(pd.DataFrame({"method": []})), "scope"),
         (lambda: figures.score_against_parameters(pd.DataFrame({"method": []})), "parameters"),

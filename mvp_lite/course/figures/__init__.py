@@ -1,6 +1,7 @@
 """Figures of the course: each takes data and returns Axes; `show` displays them, `save` writes them to a file."""
 
 from mvp_lite.course.figures.anatomy import (
+    density_by_head,
     density_by_layer,
     local_and_global,
     row_counts,
@@ -52,6 +53,7 @@ __all__ = [
     "comparable",
     "crossings",
     "density_against_lambda",
+    "density_by_head",
     "density_by_layer",
     "gate_curves",
     "hard_concrete_gate",

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, NullLocator
 from numpy.typing import NDArray
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from mvp_lite.course.figures.style import METHOD_STYLE, axes_or_new
 
 __all__ = [
+    "density_by_head",
     "density_by_layer",
     "local_and_global",
     "row_counts",
@@ -62,10 +64,11 @@ def score_against_weight(
     ax: Axes | None = None,
     method: str = "movement",
     slope: float | None = None,
+    reach: float | None = None,
 ) -> Axes:
     """Score of each weight of one matrix against its fine-tuned value, pruned ones grey (Figure 4b).
 
-    With `slope` the two arms slope * |weight| are drawn too.
+    With `slope` the two arms slope * |weight| are drawn too; with `reach` only weights from -reach to reach are seen.
 
     Raises:
         ValueError: shapes that differ, an unknown method.
@@ -80,10 +83,12 @@ def score_against_weight(
     ax.plot(x[~chosen], y[~chosen], ".", color=_GREY, markersize=1.5, alpha=0.6, label="pruned")
     ax.plot(x[chosen], y[chosen], look.marker, color=look.colour, markersize=3.0, alpha=0.6, label="kept")
     if slope is not None:
-        reach = float(np.abs(x).max())
-        ax.plot([-reach, 0, reach], [slope * reach, 0, slope * reach], "k:", linewidth=1.2, label="bound")
+        end = float(np.abs(x).max())
+        ax.plot([-end, 0, end], [slope * end, 0, slope * end], "k:", linewidth=1.2, label="bound")
         low, high = float(y.min()), float(y.max())
         ax.set_ylim(low - 0.05 * (high - low), high + 0.15 * (high - low))
+    if reach is not None:
+        ax.set_xlim(-reach, reach)
     ax.axvline(0, color="#000000", linewidth=0.5)
     ax.set_xlabel("fine-tuned weight")
     ax.set_ylabel("score at the end")
@@ -119,6 +124,37 @@ def density_by_layer(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ax.set_ylabel("weights kept (%)")
     ax.legend(loc="best")
     return ax
+
+
+def density_by_head(densities: Mapping[str, torch.Tensor]) -> NDArray[Any]:
+    """Heat maps of the fraction kept of each head, one panel per method, all on one scale from 0; returns the Axes.
+
+    Args:
+        densities: method -> fractions, (layers, heads). Rows are numbered from 1, the layer nearest to the words.
+
+    Raises:
+        ValueError: an unknown method, no method.
+    """
+    _known(densities)
+    if not densities:
+        raise ValueError("densities is empty: nothing to draw")
+    tables = {method: 100 * values.detach().double().cpu().numpy() for method, values in densities.items()}
+    top = max(float(table.max()) for table in tables.values())
+    _, grid = plt.subplots(1, len(tables), figsize=(2.6 * len(tables) + 0.6, 2.9), sharey=True, squeeze=False)
+    axes: NDArray[Any] = grid[0]
+    for ax, (method, table) in zip(axes, tables.items(), strict=True):
+        layers, heads = table.shape
+        ax.imshow(table, vmin=0, vmax=top, extent=(0.5, heads + 0.5, layers + 0.5, 0.5), aspect="auto")
+        for (row, column), value in np.ndenumerate(table):
+            colour = "#FFFFFF" if value < 0.6 * top else "#000000"
+            ax.text(column + 1, row + 1, f"{value:.1f}", ha="center", va="center", color=colour, fontsize=9)
+        ax.set_xticks(range(1, heads + 1))
+        ax.set_yticks(range(1, layers + 1))
+        ax.grid(visible=False)
+        ax.set_xlabel("head")
+        ax.set_title(METHOD_STYLE[method].label)
+    axes[0].set_ylabel("layer")
+    return axes
 
 
 def row_counts(
@@ -172,8 +208,8 @@ def local_and_global(runs: pd.DataFrame, ax: Axes | None = None) -> Axes:
             style: dict[str, Any] = {"color": look.colour, "marker": look.marker, "linestyle": line}
             ax.plot(100 * mine["kept"], mine["score"], fillstyle=fill, label=f"{look.label}, {scope}", **style)
     ax.set_xscale("log")
-    ticks = [value for value in (1, 3, 10, 30, 100) if value <= 100 * runs["kept"].max() * 1.2]
-    ax.set_xticks(ticks)
+    low, high = 80 * runs["kept"].min(), 120 * runs["kept"].max()
+    ax.set_xticks([value for value in (0.3, 1, 3, 10, 30, 100) if low <= value <= high])
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     ax.xaxis.set_minor_locator(NullLocator())
     ax.set_xlabel("encoder weights kept (%)")
@@ -185,7 +221,8 @@ def local_and_global(runs: pd.DataFrame, ax: Axes | None = None) -> Axes:
 def score_against_parameters(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """Score against non-zero parameters (in thousands, logarithmic), one line per method, bars from worst to best seed.
 
-    Small dense models are the method "small dense": black stars on a line of their own.
+    Small dense models are the method "small dense": black stars on a line of their own. Points of equal size are drawn
+    a little apart, by one per cent from method to method.
 
     Args:
         table: columns method, parameters, mean, low, high.
@@ -196,7 +233,7 @@ def score_against_parameters(table: pd.DataFrame, ax: Axes | None = None) -> Axe
     _columns(table, ("method", "parameters", "mean", "low", "high"))
     _known(name for name in table["method"].unique() if name != "small dense")
     ax = axes_or_new(ax)
-    for method in (*METHOD_STYLE, "small dense"):
+    for place, method in enumerate((*METHOD_STYLE, "small dense")):
         mine = table[table["method"] == method].sort_values("parameters")
         if mine.empty:
             continue
@@ -205,11 +242,11 @@ def score_against_parameters(table: pd.DataFrame, ax: Axes | None = None) -> Axe
         line: dict[str, Any] = {"color": look.colour, "marker": look.marker, "linestyle": "-" if small else look.line}
         bars = (mine["mean"] - mine["low"], mine["high"] - mine["mean"])
         label = "small and dense" if small else look.label
-        x = mine["parameters"] / 1000
+        x = mine["parameters"] / 1000 * (1.0 if small else 1.01 ** (place - 3))
         ax.errorbar(x, mine["mean"], yerr=bars, capsize=2, elinewidth=0.8, label=label, **line)
     ax.set_xscale("log")
-    ticks = [value for value in (10, 30, 100, 300, 1000) if value <= 1.5 * table["parameters"].max() / 1000]
-    ax.set_xticks([value for value in ticks if value >= 0.7 * table["parameters"].min() / 1000])
+    low, high = 0.8 * table["parameters"].min() / 1000, 1.2 * table["parameters"].max() / 1000
+    ax.set_xticks([value for value in (10, 20, 30, 50, 100, 200, 300, 500, 1000) if low <= value <= high])
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     ax.xaxis.set_minor_locator(NullLocator())
     ax.xaxis.set_minor_formatter(NullFormatter())
