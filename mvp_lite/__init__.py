@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from mvp_lite.course.tasks import load_task
     from mvp_lite.distill import Teacher, distillation_loss
     from mvp_lite.layers import MaskedLinear
+    from mvp_lite.shrinking import load, shrink
     from mvp_lite.train import fine_prune
 
 __version__ = "0.1.0"
@@ -38,12 +39,14 @@ __all__ = [
     "figures",
     "fine_prune",
     "layers",
+    "load",
     "load_model",
     "load_task",
     "masks",
     "schedule",
     "scores",
     "setup",
+    "shrink",
     "tokenizer_for",
     "widgets",
 ]
@@ -54,6 +57,8 @@ _HOME = {
     "Teacher": "mvp_lite.distill",
     "distillation_loss": "mvp_lite.distill",
     "fine_prune": "mvp_lite.train",
+    "load": "mvp_lite.shrinking",
+    "shrink": "mvp_lite.shrinking",
     "load_model": "mvp_lite.course.pretrained",
     "load_task": "mvp_lite.course.tasks",
     "setup": "mvp_lite.course.notebook",

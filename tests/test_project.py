@@ -20,7 +20,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 # A file imports only from files above it.
 CORE = ["masks", "scores", "schedule", "layers", "feedback", "pruner", "distill", "train"]
-STRUCTURE = ["groups", "shrink", "gradient_free", "storage"]
+STRUCTURE = ["units", "groups", "shrinking", "gradient_free", "storage"]
 EXERCISES = ["exercises.tools", *(f"exercises.n{number:02}" for number in range(1, 14))]
 COURSE = [
     "toy",

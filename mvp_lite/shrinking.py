@@ -1,0 +1,88 @@
+"""From zeros to a smaller model: heads and FFN neurons that add nothing are cut out, and the result can be reloaded."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from mvp_lite.units import find_units
+
+__all__ = ["load", "shrink"]
+
+#: key of `config.json` that holds how many heads and neurons each block has
+KEY = "mvp_lite_units"
+
+
+def shrink(model: Any) -> Any:
+    """A smaller dense copy of a pruned model, without the heads and FFN neurons whose outgoing weights are all 0.
+
+    Its outputs are those of `model` but for rounding. A layer keeps at least one head and one neuron. The copy's
+    `save_pretrained(folder)` writes the sizes into `config.json`; `load(folder)` reads it back.
+
+    Args:
+        model: a transformers model of a family in `mvp_lite.units.FAMILIES`, plain (after `pruner.finalize()`).
+
+    Raises:
+        ValueError: a family whose heads and neurons are not known.
+    """
+    small = copy.deepcopy(model)
+    for units in find_units(small):
+        alive = units.alive().nonzero().reshape(-1)
+        units.keep(alive if len(alive) else torch.zeros(1, dtype=torch.long, device=alive.device))
+    setattr(small.config, KEY, sizes(small))
+    return small
+
+
+def sizes(model: Any) -> dict[str, list[int]]:
+    """Numbers of heads and of neurons of each block: {"heads": […], "neurons": […]}."""
+    found: dict[str, list[int]] = {"heads": [], "neurons": []}
+    for units in find_units(model):
+        found[units.kind].append(units.count)
+    return found
+
+
+def load(folder: str | Path, **options: Any) -> Any:
+    """The model that a shrunk one's `save_pretrained(folder)` wrote, of its own class; also from the hub.
+
+    `options` go to `from_pretrained`. A folder without sizes in its `config.json` is loaded as it is.
+
+    Raises:
+        OSError: no such folder or hub name.
+        ValueError: sizes that do not fit the architecture, or an architecture that transformers does not have.
+    """
+    import transformers
+
+    config = transformers.AutoConfig.from_pretrained(folder)
+    name = (config.architectures or [""])[0]
+    kind: Any = getattr(transformers, name, None)
+    if kind is None:
+        raise ValueError(f"{folder}: architecture {name!r} in config.json is not one of transformers'")
+    plan = getattr(config, KEY, None)
+    if plan is None:
+        return kind.from_pretrained(folder, **options)
+
+    def build(self: nn.Module, config: Any, *args: Any, **kwargs: Any) -> None:
+        kind.__init__(self, config, *args, **kwargs)
+        _cut_to(self, plan)
+
+    smaller: Any = type(name, (kind,), {"__init__": build})
+    model = smaller.from_pretrained(folder, **options)
+    model.__class__ = kind
+    return model
+
+
+def _cut_to(model: Any, plan: dict[str, list[int]]) -> None:
+    """Give a model as its configuration makes it the sizes of `plan`; which units stay is left to the weights."""
+    found = find_units(model)
+    wanted = {kind: iter(plan[kind]) for kind in ("heads", "neurons")}
+    if any(len(plan[kind]) != sum(units.kind == kind for units in found) for kind in wanted):
+        raise ValueError(f"{KEY} in config.json is for another number of blocks than the model has")
+    for units in found:
+        count = next(wanted[units.kind])
+        if not 1 <= count <= units.count:
+            raise ValueError(f"{KEY}: {count} {units.kind} in {units.name}, which has {units.count}")
+        units.keep(torch.arange(count))

@@ -1,0 +1,193 @@
+"""Cutting heads and neurons out: equal outputs in every family, reloading, and what is refused."""
+
+import copy
+import json
+
+import pytest
+import torch
+import transformers as hf
+from torch.utils.flop_counter import FlopCounterMode
+
+import mvp_lite as mvp
+from mvp_lite.shrinking import KEY, sizes
+from mvp_lite.units import FAMILIES, find_units
+
+COMMON = {"vocab_size": 50, "hidden_size": 24, "num_hidden_layers": 3, "num_attention_heads": 4}
+COMMON |= {"intermediate_size": 20, "max_position_embeddings": 32}
+
+
+def make(family, seed=0):
+    """A small model in float64 whose biases and norms are not the trivial ones."""
+    torch.manual_seed(seed)
+    kinds = {
+        "bert": (hf.BertForSequenceClassification, hf.BertConfig(**COMMON)),
+        "roberta": (hf.RobertaForSequenceClassification, hf.RobertaConfig(**COMMON)),
+        "xlm-roberta": (hf.XLMRobertaForSequenceClassification, hf.XLMRobertaConfig(**COMMON)),
+        "camembert": (hf.CamembertForSequenceClassification, hf.CamembertConfig(**COMMON)),
+        "electra": (hf.ElectraForSequenceClassification, hf.ElectraConfig(**COMMON, embedding_size=12)),
+        "distilbert": (hf.DistilBertForQuestionAnswering, hf.DistilBertConfig(
+            vocab_size=50, dim=24, n_layers=3, n_heads=4, hidden_dim=20, max_position_embeddings=32)),
+        "gpt2": (hf.GPT2LMHeadModel, hf.GPT2Config(
+            vocab_size=50, n_embd=24, n_layer=3, n_head=4, n_inner=20, n_positions=32)),
+        "vit": (hf.ViTForImageClassification, hf.ViTConfig(
+            hidden_size=24, num_hidden_layers=3, num_attention_heads=4, intermediate_size=20, image_size=8,
+            patch_size=4)),
+        "llama": (hf.LlamaForCausalLM, hf.LlamaConfig(**COMMON, num_key_value_heads=2)),
+        "mistral": (hf.MistralForCausalLM, hf.MistralConfig(**COMMON, num_key_value_heads=4)),
+        "qwen2": (hf.Qwen2ForCausalLM, hf.Qwen2Config(**COMMON, num_key_value_heads=2)),
+    }  # fmt: skip
+    kind, config = kinds[family]
+    model = kind(config).double().eval()
+    with torch.no_grad():
+        for p in model.parameters():
+            p += 0.1 * torch.randn_like(p)
+    return model
+
+
+def inputs(model):
+    generator = torch.Generator().manual_seed(1)
+    if model.config.model_type == "vit":
+        return {"pixel_values": torch.randn(2, 3, 8, 8, dtype=torch.float64, generator=generator)}
+    mask = torch.ones(2, 7, dtype=torch.long)
+    mask[1, 5:] = 0
+    return {"input_ids": torch.randint(3, 50, (2, 7), generator=generator), "attention_mask": mask}
+
+
+def output(model):
+    with torch.no_grad():
+        return model(**inputs(model))[0]
+
+
+def kill(units, dead):
+    """Zero the weights of the units that `dead` marks."""
+    for part in (*units.rows, units.columns):
+        part.module.weight.data.index_fill_(part.dim, part.index(dead.nonzero().reshape(-1), units.count), 0.0)
+
+
+@pytest.fixture(params=FAMILIES)
+def pruned(request):
+    """In block 0 all heads are gone, in block 1 all neurons, elsewhere a random half."""
+    model = make(request.param)
+    kept = {"heads": [], "neurons": []}
+    for units in find_units(model):
+        alive = torch.rand(units.count, generator=torch.Generator().manual_seed(len(kept[units.kind]))) < 0.5
+        if (units.kind, len(kept[units.kind])) in (("heads", 0), ("neurons", 1)):
+            alive[:] = False
+        kill(units, ~alive)
+        kept[units.kind].append(max(1, int(alive.sum())))
+    return model, kept
+
+
+def test_smaller_and_equal(pruned, tmp_path):
+    model, kept = pruned
+    before = sizes(model)
+    small = mvp.shrink(model)
+    assert sizes(small) == kept != before == sizes(model)
+    assert float((output(small) - output(model)).abs().max()) < 1e-12
+    saved = sum(p.numel() for p in model.parameters()) - sum(p.numel() for p in small.parameters())
+    gone = {kind: sum(a - b for a, b in zip(before[kind], kept[kind], strict=True)) for kind in kept}
+    widths = {kind: next(u for u in find_units(model) if u.kind == kind) for kind in kept}
+    parts = {kind: (*units.rows, units.columns) for kind, units in widths.items()}
+    own = {
+        kind: sum(
+            part.module.weight.numel() // units.count
+            + (part.size * part.parts if part.out and part.module.bias is not None else 0)
+            for part in parts[kind]
+        )
+        for kind, units in widths.items()
+    }
+    assert saved == sum(gone[kind] * own[kind] for kind in gone)
+
+    small.save_pretrained(tmp_path)
+    loaded = mvp.load(tmp_path, dtype=torch.float64).eval()
+    assert type(loaded) is type(model) and sizes(loaded) == kept
+    assert torch.equal(output(loaded), output(small))
+    assert torch.equal(output(mvp.shrink(loaded)), output(small))
+    loaded.train()
+    assert loaded(**inputs(loaded))[0].requires_grad
+
+
+def test_a_unit_is_what_it_adds_to_the_output():
+    """Each head and neuron of each family, removed by cutting, changes the output as removed by zeroing does."""
+    for family in ("bert", "gpt2", "llama"):
+        for n, units in enumerate(find_units(make(family))):
+            for unit in range(min(units.count, 3)):
+                zeroed, cut = make(family), make(family)
+                dead = torch.arange(units.count) == unit
+                kill(find_units(zeroed)[n], dead)
+                find_units(cut)[n].keep((~dead).nonzero().reshape(-1))
+                assert float((output(zeroed) - output(cut)).abs().max()) < 1e-12
+                assert float((output(zeroed) - output(make(family))).abs().max()) > 1e-6
+                assert find_units(zeroed)[n].alive().tolist() == (~dead).tolist()
+
+
+def test_only_the_columns_decide():
+    """A unit whose rows are zero but whose columns are not may still add a constant: it stays."""
+    model = make("bert")
+    neurons = next(units for units in find_units(model) if units.kind == "neurons")
+    neurons.rows[0].module.weight.data[4] = 0.0
+    assert neurons.alive().all()
+    small = mvp.shrink(model)
+    assert sizes(small) == sizes(model) and torch.equal(output(small), output(model))
+
+
+def test_fewer_operations(pruned):
+    model, _ = pruned
+    counts = []
+    for m in (model, mvp.shrink(model)):
+        with FlopCounterMode(display=False) as counter:
+            output(m)
+        counts.append(counter.get_total_flops())
+    assert counts[1] < counts[0]
+
+
+def test_a_movement_pruned_model_goes_through(tmp_path, device):
+    """Unstructured pruning seldom empties a unit; the model must come out as it went in."""
+    task = mvp.load_task("toy/inference", limit=200)
+    result = mvp.fine_prune(
+        mvp.load_model("toy", task), task, density=0.03, steps=20, batch_size=8, lr=1e-4, progress=False
+    )
+    small = mvp.shrink(result.model)
+    batch = next(task.encode(mvp.tokenizer_for(result.model)).batches("validation", 8, device=device))
+    small.eval(), result.model.eval()
+    with torch.no_grad():
+        torch.testing.assert_close(small(**batch).logits, result.model(**batch).logits)
+    small.save_pretrained(tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text())[KEY] == sizes(small)
+
+
+def test_what_cannot_be_cut():
+    t5 = hf.T5ForConditionalGeneration(hf.T5Config(vocab_size=20, d_model=8, d_kv=4, d_ff=8, num_layers=1, num_heads=2))
+    with pytest.raises(ValueError, match=r"'t5'.*position bias.*Known: bert"):
+        mvp.shrink(t5)
+    with pytest.raises(ValueError, match="model type None"):
+        mvp.shrink(torch.nn.Sequential(torch.nn.Linear(2, 2)))
+    both = hf.BertLMHeadModel(hf.BertConfig(**COMMON, is_decoder=True, add_cross_attention=True))
+    with pytest.raises(ValueError, match="cross-attention"):
+        mvp.shrink(both)
+
+
+def test_folders_that_do_not_fit(tmp_path):
+    small = mvp.shrink(make("bert"))
+    small.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+
+    def changed(**entries):
+        folder = tmp_path / "other"
+        folder.mkdir(exist_ok=True)
+        (folder / "config.json").write_text(json.dumps(config | entries))
+        (folder / "model.safetensors").write_bytes((tmp_path / "model.safetensors").read_bytes())
+        return folder
+
+    with pytest.raises(ValueError, match=r"9 heads in .*attention\.self, which has 4"):
+        mvp.load(changed(**{KEY: {"heads": [9, 4, 4], "neurons": [20, 20, 20]}}))
+    with pytest.raises(ValueError, match="another number of blocks"):
+        mvp.load(changed(**{KEY: {"heads": [4], "neurons": [20, 20, 20]}}))
+    with pytest.raises(ValueError, match="'NoSuchModel'"):
+        mvp.load(changed(architectures=["NoSuchModel"]))
+    with pytest.raises(OSError):
+        mvp.load(tmp_path / "nowhere")
+    plain = copy.deepcopy(config)
+    del plain[KEY]
+    (tmp_path / "other" / "config.json").write_text(json.dumps(plain))
+    assert sizes(mvp.load(tmp_path / "other")) == sizes(small)
