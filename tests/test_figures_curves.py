@@ -82,7 +82,7 @@ def test_a_panel_for_each_task_with_the_share_of_dense_and_the_crossing():
     assert [ax.get_title() for ax in axes] == ["a", "b"]
     lines = {line.get_label(): line for line in axes[0].get_lines()}
     np.testing.assert_allclose(lines["magnitude"].get_xydata(), [(1, 20), (10, 60), (100, 100)])
-    assert set(lines["95% of dense"].get_ydata()) == {95.0}
+    assert set(lines["95 % of dense"].get_ydata()) == {95.0}
     upright = [line.get_xdata()[0] for line in axes[0].get_lines() if len(set(line.get_xdata())) == 1]
     # Differences -40, -10, 20 at 1, 10 and 100 %: a third of the last stretch.
     np.testing.assert_allclose(upright, [10 ** (4 / 3)])

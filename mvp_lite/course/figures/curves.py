@@ -21,7 +21,7 @@ _GLOBAL = ("soft_movement", "l0")
 
 
 def comparable(results: pd.DataFrame, split: str = "validation", distil: bool = False) -> pd.DataFrame:
-    """Rows that may stand in one figure: one split, all with or all without a teacher, local cuts where there is a choice.
+    """Rows that may stand in one figure: one split, all or none with a teacher, local cuts where there is a choice.
 
     Soft movement and L0 are global by nature and stay. A file without the column `split` is taken whole.
 
@@ -157,16 +157,17 @@ def score_curves(
             ax.label_outer()
         dense = rows.loc[(rows["method"] == "dense") & (rows["split"] == "validation"), "score"]
         if share is not None and len(dense):
-            ax.axhline(share * dense.mean(), color="#000000", linestyle=":", linewidth=1, label=f"{share:.0%} of dense")
+            level, dashes = share * dense.mean(), (0, (9, 4))
+            ax.axhline(level, color="#000000", linestyle=dashes, linewidth=0.9, label=f"{100 * share:g} % of dense")
         if cross is not None and set(cross) <= set(rows["method"]):
             both = common_densities(rows, cross)
-            for density in crossings(both.index, both[cross[0]], both[cross[1]]):
+            for number, density in enumerate(crossings(both.index, both[cross[0]], both[cross[1]])):
                 side, shift = ("right", -3) if density > 0.3 else ("left", 3)
                 ax.axvline(100 * density, color="#000000", linestyle=(0, (1, 3)), linewidth=1)
+                place = (100 * density, 0.02 + 0.08 * number)  # one above the other
                 ax.annotate(
-                    f"{100 * density:.2g} %", (100 * density, 0.02), (shift, 0), ("data", "axes fraction"),
-                    "offset points", ha=side,
-                )  # fmt: skip
+                    f"{100 * density:.2g} %", place, (shift, 0), ("data", "axes fraction"), "offset points", ha=side
+                )
     handles = {label: line for ax in axes for line, label in zip(*ax.get_legend_handles_labels(), strict=True)}
     figure.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=min(4, len(handles)))
     return axes
