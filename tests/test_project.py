@@ -24,6 +24,7 @@ STRUCTURE = ["units", "groups", "shrinking", "gradient_free", "storage"]
 EXERCISES = ["exercises.tools", *(f"exercises.n{number:02}" for number in range(1, 14))]
 COURSE = [
     "toy",
+    "anatomy",
     "tasks",
     "pretrained",
     *(f"figures.{part}" for part in ("style", "results", "curves", "derivations", "distillation", "anatomy", "audit")),

@@ -8,6 +8,7 @@ import pytest
 from mvp_lite.__main__ import _recorded, main
 from mvp_lite.course import sizes, toy
 from mvp_lite.course.experiments import Grid, read_rows
+from mvp_lite.paths import data_path
 
 GRID = Grid(
     model="",
@@ -63,3 +64,24 @@ def test_an_unknown_size_is_named(tmp_path, capsys):
 def test_the_folder_of_the_encoders_is_not_recorded():
     words = "toy sizes --only 2x32 --folder /somewhere/encoders --out x/toy_sizes.csv"
     assert _recorded(words.split()) == "python -m mvp_lite toy sizes --only 2x32 --out toy_sizes.csv"
+
+
+def test_recorded_sizes_are_whole_and_used_the_best_rates():
+    rows = read_rows(data_path("results", "toy_sizes.csv"))
+    names = {row["model"].removeprefix("toy ") for row in rows}
+    assert {"2x32", "3x48"} <= names <= set(sizes.SIZES)
+    for name in names:
+        for task in ("sentiment", "inference", "paraphrase", "qa"):
+            mine = [r for r in rows if (r["model"], r["task"]) == (f"toy {name}", f"toy/{task}")]
+            tried = [r for r in mine if r["split"] == "holdout"]
+            best = max(tried, key=lambda r: (float(r["score"]), -float(r["loss"])))
+            reported = [r for r in mine if r["split"] == "validation"]
+            assert {r["seed"] for r in reported} == set("01234") and len(mine) == 3 + 5
+            assert {r["lr"] for r in reported} == {best["lr"]} and {r["method"] for r in mine} == {"dense"}
+    assert all(row["command"].startswith("python -m mvp_lite toy sizes") for row in rows)
+
+
+def test_the_sizes_hold_what_their_comment_says():
+    whole = sizes.matrix_entries(toy.Recipe().layers, toy.Recipe().width)
+    shares = [round(100 * sizes.matrix_entries(*shape) / whole) for shape in sizes.SIZES.values()]
+    assert shares == [3, 11, 32]

@@ -2,7 +2,7 @@
 
 Each size is pretrained as the toy's own encoder is, on the same text for the same number of steps, and fine-tuned on
 the four tasks as the dense runs of `experiments` are. Both are resumable. One thing differs: the pretraining's rate
-grows as the width shrinks. With the toy's own rate the narrowest was far behind after 900 steps (loss 2.79, not 2.17).
+grows as the width shrinks. (After 900 steps the narrowest had a loss of 2.79 with the toy's rate, of 2.17 with 2e-3.)
 """
 
 from __future__ import annotations
