@@ -41,12 +41,6 @@ class DensityFeedback:
         self.integral = min(max(self.integral + 0.05 * error, -10.0), 8.0)
         return math.exp(min(max(self.integral + 8.0 * error, -12.0), 8.0)) * (self.mean_gradient or 0.0) * count
 
-    def state_dict(self) -> dict[str, float | None]:
-        return {"integral": self.integral, "mean_gradient": self.mean_gradient}
-
-    def load_state_dict(self, state: dict[str, float]) -> None:
-        self.integral, self.mean_gradient = state["integral"], state["mean_gradient"]
-
 
 def land(scores: Sequence[Tensor], density: float, cut: float) -> None:
     """Shift all scores, in place and alike, so that `keep_count` of them lie above `cut`."""

@@ -158,8 +158,7 @@ def hard_concrete_gradient(mask: Tensor) -> Tensor:
     """
     low, high, temperature = HARD_CONCRETE
     gate = (mask - low) / (high - low)
-    inside = (mask > 0.0) & (mask < 1.0)
-    return (high - low) / temperature * gate * (1.0 - gate) * inside
+    return (high - low) / temperature * gate * (1.0 - gate) * ((mask > 0.0) & (mask < 1.0))
 
 
 def hard_concrete_test_mask(scores: Tensor) -> Tensor:
@@ -186,13 +185,9 @@ class TopV(torch.autograd.Function):
         return grad, None
 
 
-class Threshold(torch.autograd.Function):
+class Threshold(TopV):
     """`threshold_mask` whose backward passes the gradient straight through to the scores."""
 
     @staticmethod
     def forward(ctx: Any, scores: Tensor, threshold: float) -> Tensor:
         return threshold_mask(scores, threshold).to(scores.dtype)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        return grad, None

@@ -18,6 +18,7 @@ import warnings
 import weakref
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from numbers import Real
 from typing import TYPE_CHECKING, Any
 
@@ -48,12 +49,18 @@ METHODS: dict[str, tuple[float | None, float]] = {
 # decay, a rate of 30 / total_steps is a path of 15 logits.
 _FEEDBACK_PATH = 30.0
 STATE_KEY = "mvp_lite"
+#: names for `Pruner(groups=…)`: what makes cuts of the matrices found; `groups.py` adds to them
+GROUPS: dict[str, Callable[[nn.Module, list[Any]], list[Any]]] = {"weights": lambda model, layers: layers}
 _SCALE_AWARE = ("Adafactor", "Lamb", "LAMB", "Lars", "LARS")  # their step size follows the parameter's norm
 
 
 @dataclass
 class _Layer:
-    """One pruned matrix: `weight` (in the model) holds master * mask between steps."""
+    """One pruned matrix: `weight` (in the model) holds master * mask between steps.
+
+    It is also the simplest *cut*, which is what scores and a mask belong to: a score for each weight. `groups.py` has
+    cuts that hold several matrices, or one score for many weights.
+    """
 
     name: str
     module: nn.Module
@@ -87,6 +94,25 @@ class _Layer:
         """What a cut ranks: the scores, or the size of the dense weights; never the zeroed ones."""
         return magnitude(self.master) if self.scores is None else self.scores.detach()
 
+    def cut(self, density: float) -> Tensor:
+        """The mask of a local cut."""
+        return masks.top_v(self.ranking(), density)
+
+    def spread(self, mask: Tensor) -> list[tuple[_Layer, Tensor]]:
+        """What a mask of the scores' shape means for the matrices: here it is the matrix's own."""
+        return [(self, mask)]
+
+    def fresh(self) -> Tensor | None:
+        """G, if it was not prepared yet."""
+        G = self.weight.grad
+        known = G is None or (self.prepared and self.prepared[0] is G and self.prepared[1] == G._version)
+        return None if known else G
+
+    def gradient(self) -> Tensor | None:
+        """Of the loss with respect to the scores, straight-through; None without a new G."""
+        G, S = self.fresh(), self.scores
+        return None if G is None or S is None else movement_gradient(G.to(S.dtype), self.master.to(S.dtype))
+
     def changed(self) -> bool:
         """Has somebody else written other values into `weight` since the last write?"""
         if self.weight._version == self.version:
@@ -109,6 +135,8 @@ class Pruner:
             1e-1), but 30 / total_steps where the feedback rule is at work.
         target: regular expression searched in module names; default: every linear map inside the numbered blocks of
             the model (its encoder), never embeddings, pooler or head.
+        groups: what shares one score: "weights" (each has its own), "rows", "columns", "heads", "neurons", or what
+            `mvp_lite.groups` makes (blocks, n:m, mixed). `density` is the fraction of groups kept.
         initial_density: fraction kept during warm-up (magnitude, movement, random).
         penalty: for soft_movement and l0, "feedback" (ours: lambda follows the density so that the run lands on
             `density`) or the final lambda as a number (the papers': the density is then an outcome; in a run of few
@@ -139,6 +167,7 @@ class Pruner:
         scope: str = "local",
         score_lr: float | None = None,
         target: str | None = None,
+        groups: str | Callable[[nn.Module, list[Any]], list[Any]] = "weights",
         initial_density: float = 1.0,
         penalty: float | str = "feedback",
         threshold: float = 0.1,
@@ -170,9 +199,8 @@ class Pruner:
         check_schedule(total_steps, warmup_steps, cooldown_steps)
         start, rate = METHODS[method]
         free = method in ("soft_movement", "l0")
-        if free and penalty == "feedback":
-            rate = _FEEDBACK_PATH / total_steps
-        self.score_lr = rate if score_lr is None else score_lr
+        rate = _FEEDBACK_PATH / total_steps if free and penalty == "feedback" else rate
+        self.score_lr = rate if score_lr is None or start is None else score_lr
         if start is not None and not self.score_lr > 0.0:
             raise ValueError(f"score_lr={score_lr!r}: a positive learning rate")
 
@@ -185,7 +213,12 @@ class Pruner:
         self._feedback = DensityFeedback() if free and penalty == "feedback" else None
         self.steps_done = 0
         self.model = model
-        self.layers = _find_layers(model, target)
+        if isinstance(groups, str) and groups not in GROUPS:
+            raise ValueError(f"groups={groups!r}: one of {', '.join(GROUPS)}, or what mvp_lite.groups makes")
+        self.cuts = (GROUPS[groups] if isinstance(groups, str) else groups)(model, _find_layers(model, target))
+        if free and any(getattr(cut, "ranks_only", False) for cut in self.cuts):
+            raise ValueError(f"method={method!r}: n:m patterns need a top-v cut (magnitude, movement, random)")
+        self.layers: list[_Layer] = [layer for cut in self.cuts for layer, _ in cut.spread(cut.mask)]
         self._score_optimizer_factory = score_optimizer
         self._score_optimizer: Optimizer | None = None
         self._optimizer: Optimizer | None = None
@@ -194,13 +227,14 @@ class Pruner:
         self._drawn = -1  # the step for which l0 last drew a sample
         self._skipping = self._sampled = self._scores_differ = self._finalized = False
         generator = torch.Generator().manual_seed(seed)
-        for layer in self.layers:
-            kind = torch.promote_types(layer.weight.dtype, torch.float32)
+        for cut, like in ((cut, cut.ranking()) for cut in self.cuts):
+            kind = torch.promote_types(like.dtype, torch.float32)
             if start is not None:
-                value = start if score_init is None else score_init
-                layer.scores = nn.Parameter(torch.full_like(layer.weight, value, dtype=kind))
+                cut.scores = nn.Parameter(
+                    torch.full_like(like, start if score_init is None else score_init, dtype=kind)
+                )
             elif method == "random":
-                layer.scores = torch.rand(layer.weight.shape, generator=generator).to(layer.weight.device)
+                cut.scores = torch.rand(like.shape, generator=generator).to(like.device)
 
     # -- joints ---------------------------------------------------------------------------------------------------
 
@@ -224,9 +258,7 @@ class Pruner:
         if getattr(optimizer, "_mvp_lite_pruner", None) is not None:
             raise ValueError("another pruner is attached to this optimizer")
         if "initial_lr" in optimizer.param_groups[0]:
-            raise ValueError(
-                "a scheduler was built on this optimizer already: call attach() first, so that it sees the scores"
-            )
+            raise ValueError("a scheduler was built on this optimizer already: call attach() first, for the scores")
         held = {id(p) for group in optimizer.param_groups for p in group["params"]}
         missing = [layer.name for layer in self.layers if id(layer.weight) not in held]
         frozen = [layer.name for layer in self.layers if not layer.weight.requires_grad]
@@ -238,11 +270,9 @@ class Pruner:
             self._score_optimizer = self._score_optimizer_factory(scores)
         elif scores:
             if any(word in kind for word in _SCALE_AWARE):
-                raise ValueError(
-                    f"optimizer={kind} scales steps by the parameter's norm, and scores start at "
-                    f"{METHODS[self.method][0]}: pass "
-                    "score_optimizer=lambda scores: torch.optim.AdamW(scores, lr=1e-2, weight_decay=0)"
-                )
+                what = f"optimizer={kind} scales steps by norms, and scores start at {METHODS[self.method][0]}"
+                advice = "score_optimizer=lambda scores: torch.optim.AdamW(scores, lr=1e-2, weight_decay=0)"
+                raise ValueError(f"{what}: pass {advice}")
             optimizer.add_param_group({"params": scores, "lr": self.score_lr, "weight_decay": 0.0})
         self._optimizer = optimizer
         optimizer._mvp_lite_pruner = weakref.ref(self)  # type: ignore[attr-defined]
@@ -255,24 +285,19 @@ class Pruner:
         if self.method == "l0":
             this = weakref.ref(self)  # a deep copy of the model then shares the hook, and the hook ignores it
             self._handles += [
-                self.model.register_forward_pre_hook(
-                    torch.compiler.disable(  # type: ignore[no-untyped-call]
-                        lambda module, _: _l0_forward(this(), module)
-                    )
-                ),
-                self.model.register_state_dict_pre_hook(  # type: ignore[no-untyped-call]
-                    lambda module, *_: _l0_state(this(), module)
-                ),
+                self.model.register_forward_pre_hook(partial(_l0_forward, this)),
+                self.model.register_state_dict_pre_hook(partial(_l0_state, this)),  # type: ignore[no-untyped-call]
             ]
-        for layer in self.layers:  # the model may have been moved or loaded since the constructor ran
-            layer.follow()
+        for cut in self.cuts:  # the model may have been moved or loaded since the constructor ran
+            cut.follow()
+        for layer in self.layers:
             layer.master = layer.weight.detach().clone()
         self._renew_masks()
         self._renew_penalty()
         return self
 
     def _learnt_scores(self) -> list[Tensor]:
-        return [layer.scores for layer in self.layers if isinstance(layer.scores, nn.Parameter)]
+        return [cut.scores for cut in self.cuts if isinstance(cut.scores, nn.Parameter)]
 
     def _before_step(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if kwargs.get("closure") is not None or any(a is not None for a in args[1:]):
@@ -325,11 +350,11 @@ class Pruner:
         if self.steps_done == 0 and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
             # Data-parallel wrappers make the weights of all ranks equal, but know nothing of the rest; l0's noise, too,
             # must be the same on each rank.
-            for layer in self.layers:
-                layer.follow()
-                for tensor in (layer.master, layer.scores, layer.factor):
-                    if tensor is not None:
-                        dist.broadcast(tensor.data, src=0)
+            for cut in self.cuts:
+                cut.follow()
+            scores = [cut.scores for cut in self.cuts if cut.scores is not None]
+            for tensor in (*scores, *(t for layer in self.layers for t in (layer.master, layer.factor))):
+                dist.broadcast(tensor.data, src=0)
             seed = torch.tensor(self.seed, device=self.layers[0].weight.device)
             dist.broadcast(seed, src=0)
             self.seed = int(seed)
@@ -339,13 +364,14 @@ class Pruner:
 
     def _adopt(self) -> None:
         """Follow the model to another device, and accept weights that others loaded into it."""
+        for cut in self.cuts:
+            cut.follow()
         for layer in self.layers:
             weight = layer.weight
             if getattr(layer.module, "weight", None) is not weight or weight.dtype != layer.master.dtype:
                 raise ValueError(
                     f"{layer.name}.weight was replaced (by fully_shard?) or changed dtype after attach(): not supported"
                 )
-            layer.follow()
             if layer.changed():
                 if bool((weight.data.ne(0) & layer.mask.eq(0)).any()):
                     raise ValueError(
@@ -369,15 +395,12 @@ class Pruner:
     def _prepare(self, grad_scale: Tensor | None = None) -> None:
         """From G in `weight.grad` make the gradients of S (with its penalty) and of W, once per backward pass."""
         norms, scale = [], 1.0 if grad_scale is None else float(grad_scale)
-        for layer in self.layers:
-            G = layer.weight.grad
-            if G is None or (layer.prepared and layer.prepared[0] is G and layer.prepared[1] == G._version):
-                continue
-            if isinstance(layer.scores, nn.Parameter):
-                S = layer.scores
-                grad = movement_gradient(G.to(S.dtype), layer.master.to(S.dtype))
+        for cut in self.cuts:
+            S = cut.scores
+            grad = cut.gradient() if isinstance(S, nn.Parameter) else None
+            if grad is not None:
                 if self.method == "l0":
-                    grad *= masks.hard_concrete_gradient(layer.mask.to(S.dtype))
+                    grad *= masks.hard_concrete_gradient(cut.mask.to(S.dtype))
                 if self._feedback is not None:
                     norms.append(torch.linalg.vector_norm(grad, 1) / (scale * self._count))
                 if self.penalty > 0.0:
@@ -385,15 +408,17 @@ class Pruner:
                 if self._score_optimizer is not None:
                     grad /= scale  # the scores' own optimizer knows nothing of the scaler
                 S.grad = grad
-            G.mul_(layer.factor)
-            layer.prepared = (G, G._version)
+        for layer in self.layers:
+            if (G := layer.fresh()) is not None:
+                G.mul_(layer.factor)
+                layer.prepared = (G, G._version)
         if norms:
             self._mean_gradient = torch.stack([norm.to(norms[0].device) for norm in norms]).sum()
 
     def _penalty_gradient(self, S: Tensor) -> Tensor:
         low, high, temperature = masks.HARD_CONCRETE  # the expected L0 is a sigmoid too, of shifted scores
         shift = 0.0 if self.method == "soft_movement" else temperature * math.log(-low / high)
-        return soft_penalty_gradient(S - shift, len(self.layers))
+        return soft_penalty_gradient(S - shift, len(self.cuts))
 
     def clip_grad_norm_(self, max_norm: float) -> Tensor:
         r"""Clip the joint norm of $(G\odot M,\ G\odot W+\text{penalty},\ \text{other gradients})$, as the paper's code.
@@ -422,24 +447,23 @@ class Pruner:
         """Compute M from the scores as they are now and write W * M into the model."""
         density = self._level(self.initial_density, self.final_density)
         if self.method == "l0":
-            new = [masks.hard_concrete_test_mask(x.ranking()).to(x.weight.dtype) for x in self.layers]
+            new = [masks.hard_concrete_test_mask(x.ranking()) for x in self.cuts]
             self._sampled = False
         elif self.method == "soft_movement":
             tau = self._level(0.0, self.threshold)
-            new = [masks.threshold_mask(x.ranking(), tau) for x in self.layers]
+            new = [masks.threshold_mask(x.ranking(), tau) for x in self.cuts]
         else:
             self._warn_if_equal(density)
             if self.scope == "global":
-                new = masks.top_v_global([x.ranking() for x in self.layers], density, min(self.min_density, density))
+                new = masks.top_v_global([x.ranking() for x in self.cuts], density, min(self.min_density, density))
             else:
-                new = [masks.top_v(x.ranking(), density) for x in self.layers]
-        for layer, mask in zip(self.layers, new, strict=True):
-            layer.mask = mask
-            layer.write()
+                new = [x.cut(density) for x in self.cuts]
+        for cut, mask in zip(self.cuts, new, strict=True):
+            _put(cut, mask)
 
     def _warn_if_equal(self, density: float) -> None:
         if density < 1.0 and not self._scores_differ:
-            self._scores_differ = any(bool(S.min() != S.max()) for S in (layer.ranking() for layer in self.layers))
+            self._scores_differ = any(bool(S.min() != S.max()) for S in (cut.ranking() for cut in self.cuts))
             if not self._scores_differ:
                 text = "a cut while all scores are equal keeps the first entries: give warmup_steps"
                 warnings.warn(text, stacklevel=2)
@@ -463,39 +487,32 @@ class Pruner:
         self._adopt()
         key = (1_000_003 * self.seed + self.steps_done) % 2**32  # a CPU generator reads no more than 32 bits
         generator = torch.Generator(self.layers[0].weight.device).manual_seed(key)
-        for layer in self.layers:
-            S = layer.ranking()
+        for cut in self.cuts:
+            S = cut.ranking()
             tiny = torch.finfo(S.dtype).tiny
             noise = torch.rand(S.shape, generator=generator, device=S.device, dtype=S.dtype).clamp_(tiny, 1.0 - 2**-24)
-            layer.mask = masks.hard_concrete(S, noise).to(layer.weight.dtype)
-            layer.write()
+            _put(cut, masks.hard_concrete(S, noise))
         self._sampled, self._drawn = True, self.steps_done
 
     def _kept(self) -> list[int]:
         """Entries kept of each matrix: by its mask (for evaluation), or non-zero in the plain weight once finalized."""
-        kept = []
-        for layer in self.layers:
-            current = layer.weight.data if self._finalized else layer.mask
-            if self._sampled and not self._finalized:
-                current = masks.hard_concrete_test_mask(layer.ranking())
-            kept.append(int(torch.count_nonzero(current)))
-        return kept
+        if self._finalized:
+            return [int(torch.count_nonzero(layer.weight)) for layer in self.layers]
+        now = [masks.hard_concrete_test_mask(x.ranking()) if self._sampled else x.mask for x in self.cuts]
+        parts = [part for cut, mask in zip(self.cuts, now, strict=True) for _, part in cut.spread(mask)]
+        return [int(torch.count_nonzero(part)) for part in parts]
 
     # -- what it is and how to keep it -----------------------------------------------------------------------------
 
     @property
     def _count(self) -> int:
-        return sum(layer.mask.numel() for layer in self.layers)
+        """How many scores there are."""
+        return sum(cut.mask.numel() for cut in self.cuts)
 
     @property
     def density(self) -> float:
         """Fraction of the target weights that the masks keep now."""
-        return sum(self._kept()) / self._count
-
-    @property
-    def learns_scores(self) -> bool:
-        """Are the scores trained by the optimizer (movement, soft_movement, l0)?"""
-        return bool(self._learnt_scores())
+        return sum(self._kept()) / sum(layer.weight.numel() for layer in self.layers)
 
     @property
     def done(self) -> bool:
@@ -527,9 +544,9 @@ class Pruner:
         """
         state: dict[str, Any] = {"settings": self.settings(), "steps_done": self.steps_done, "penalty": self.penalty}
         state["master"] = {layer.name: layer.master for layer in self.layers}
-        state["scores"] = {layer.name: layer.scores.data for layer in self.layers if layer.scores is not None}
+        state["scores"] = {cut.name: cut.scores.data for cut in self.cuts if cut.scores is not None}
         if self._feedback is not None:
-            state["feedback"] = self._feedback.state_dict()
+            state["feedback"] = dict(vars(self._feedback))
         if self._score_optimizer is not None:
             state["score_optimizer"] = self._score_optimizer.state_dict()
         return state
@@ -538,22 +555,23 @@ class Pruner:
         """Go on from `state_dict()`; raises ValueError where settings or matrices differ, before changing anything."""
         if self._optimizer is None or self._finalized:
             raise ValueError("load_state_dict() belongs between attach() and finalize()")
-        own = self.settings()
+        mine, own = self.state_dict(), self.settings()
         wrong = {key: (state["settings"].get(key), own[key]) for key in own if state["settings"].get(key) != own[key]}
-        shapes = {name: tuple(t.shape) for name, t in state["master"].items()}
+        shapes = [[(n, t.shape) for k in ("master", "scores") for n, t in x[k].items()] for x in (state, mine)]
         if ("score_optimizer" in state) != (self._score_optimizer is not None):
             wrong["score_optimizer"] = ("score_optimizer" in state, self._score_optimizer is not None)
-        if wrong or shapes != {layer.name: tuple(layer.weight.shape) for layer in self.layers}:
+        if wrong or shapes[0] != shapes[1]:
             what = ", ".join(f"{k}: saved {a!r}, here {b!r}" for k, (a, b) in wrong.items()) or "matrices differ"
             raise ValueError(f"the saved pruner does not fit this one ({what})")
         self._recover()
         for layer in self.layers:
             layer.master = state["master"][layer.name].to(layer.weight.device, layer.weight.dtype, copy=True)
-            if layer.scores is not None:
-                layer.scores.data = state["scores"][layer.name].to(layer.weight.device, layer.scores.dtype, copy=True)
             layer.prepared = None
+        for cut in self.cuts:
+            if cut.scores is not None:
+                cut.scores.data = state["scores"][cut.name].to(cut.scores.device, cut.scores.dtype, copy=True)
         if self._feedback is not None:
-            self._feedback.load_state_dict(state["feedback"])
+            vars(self._feedback).update(state["feedback"])
         if self._score_optimizer is not None:
             self._score_optimizer.load_state_dict(state["score_optimizer"])
         self.steps_done, self._drawn = state["steps_done"], -1
@@ -612,8 +630,10 @@ class Pruner:
         return self.model
 
 
-def _l0_forward(pruner: Pruner | None, module: nn.Module) -> None:
+@torch.compiler.disable  # type: ignore[untyped-decorator]
+def _l0_forward(this: weakref.ref[Pruner], module: nn.Module, *_: Any) -> None:
     """Training sees one sample per optimizer step, evaluation the test-time mask."""
+    pruner = this()
     if pruner is None or module is not pruner.model:
         return
     if module.training and not pruner._sampled:
@@ -622,10 +642,19 @@ def _l0_forward(pruner: Pruner | None, module: nn.Module) -> None:
         pruner._renew_masks()
 
 
-def _l0_state(pruner: Pruner | None, module: nn.Module) -> None:
+def _l0_state(this: weakref.ref[Pruner], module: nn.Module, *_: Any) -> None:
     """A checkpoint taken between forward and step holds the test-time mask."""
+    pruner = this()
     if pruner is not None and module is pruner.model and pruner._sampled:
         pruner._renew_masks()
+
+
+def _put(cut: Any, mask: Tensor) -> None:
+    """Give a cut its mask, and write what it means into the model."""
+    cut.mask = mask
+    for layer, part in cut.spread(mask):
+        layer.mask = part if part.dtype == torch.bool else part.to(layer.weight.dtype)
+        layer.write()
 
 
 def _find_layers(model: nn.Module, target: str | None) -> list[_Layer]:

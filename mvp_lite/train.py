@@ -152,7 +152,7 @@ def fine_prune(
     bar.close()
     settings = {"task": task.name, "method": method, "density": density if pruner else 1.0, "steps": steps, "lr": lr}
     settings |= {"batch_size": batch_size, "seed": seed, "freeze_embeddings": freeze_embeddings, "bf16": bf16}
-    settings |= {"device": str(device), "score_lr": pruner.score_lr if pruner and pruner.learns_scores else None}
+    settings |= {"device": str(device), "score_lr": (pruner.score_lr or None) if pruner else None}
     settings |= {name: getattr(teacher, name, None) for name in ("alpha_ce", "alpha_kd", "temperature")}
     layers = pruner.layers if pruner else []
     return Result(
@@ -206,11 +206,8 @@ def _embeddings(model: nn.Module) -> list[nn.Parameter]:
 
 
 def _tokenizer(model: nn.Module, task: Any) -> Any:
-    if task.tokenizer is not None:
-        return task.tokenizer
+    """The task's own, or the one stored beside the model; None where nothing is known (`encode` then says so)."""
     from transformers import AutoTokenizer
 
     where = getattr(model, "name_or_path", "")
-    if not where:
-        raise ValueError("the model does not know where its tokenizer is (no name_or_path): pass tokenizer=")
-    return AutoTokenizer.from_pretrained(where)
+    return AutoTokenizer.from_pretrained(where) if where and task.tokenizer is None else task.tokenizer

@@ -59,10 +59,9 @@ class Slices:
         within = torch.arange(self.size, device=units.device)
         return (part + units[:, None] * self.size + within).reshape(-1)
 
-    def by_unit(self, count: int) -> Tensor:
-        """(count, entries of a unit): the weights, without copying where the layout allows."""
-        W: Tensor = self.module.weight.movedim(self.dim, 0)
-        return W.reshape(self.parts, count, -1).movedim(0, 1).reshape(count, -1)
+    def by_unit(self, x: Tensor, count: int) -> Tensor:
+        """(count, entries of a unit), from a tensor of the weight's shape; a view where the layout allows."""
+        return x.movedim(self.dim, 0).reshape(self.parts, count, -1).movedim(0, 1).reshape(count, -1)
 
     def keep(self, units: Tensor, count: int) -> None:
         """Cut the map down, in place, to the given units."""
@@ -94,11 +93,16 @@ class Units:
 
     def alive(self) -> Tensor:
         """(count,) boolean: does a unit add anything to the output, that is, is any of its columns' weights not 0?"""
-        return self.columns.by_unit(self.count).ne(0).any(dim=1)
+        return self.columns.by_unit(self.columns.module.weight, self.count).ne(0).any(dim=1)
+
+    @property
+    def parts(self) -> tuple[Slices, ...]:
+        """Rows and columns, all that belongs to a unit."""
+        return (*self.rows, self.columns)
 
     def keep(self, units: Tensor) -> None:
         """Cut the model down, in place, to the given units (integers in rising order, at least one)."""
-        for part in (*self.rows, self.columns):
+        for part in self.parts:
             part.keep(units, self.count)
         for name in ("num_attention_heads", "num_heads", "n_heads", "all_head_size", "split_size"):
             if isinstance(getattr(self.owner, name, None), int):

@@ -65,7 +65,7 @@ def test_the_model_stays_an_ordinary_model(method):
     assert not net._forward_pre_hooks and not net._state_dict_pre_hooks and not opt._optimizer_step_pre_hooks
     assert {type(m) for m in net.modules()} == {type(m) for m in plain.modules()}
     assert pruner.finalize() is net, "a second call changes nothing"
-    if pruner.learns_scores:
+    if pruner.score_lr:
         assert opt.param_groups[1]["params"] == [] and len(opt.param_groups) == 2, "schedulers count groups"
     train(net, opt, range(2))  # the optimizer still works, and is an ordinary one again
     assert pruner.steps_done == 20

@@ -60,7 +60,7 @@ def output(model):
 
 def kill(units, dead):
     """Zero the weights of the units that `dead` marks."""
-    for part in (*units.rows, units.columns):
+    for part in units.parts:
         part.module.weight.data.index_fill_(part.dim, part.index(dead.nonzero().reshape(-1), units.count), 0.0)
 
 
@@ -87,7 +87,7 @@ def test_smaller_and_equal(pruned, tmp_path):
     saved = sum(p.numel() for p in model.parameters()) - sum(p.numel() for p in small.parameters())
     gone = {kind: sum(a - b for a, b in zip(before[kind], kept[kind], strict=True)) for kind in kept}
     widths = {kind: next(u for u in find_units(model) if u.kind == kind) for kind in kept}
-    parts = {kind: (*units.rows, units.columns) for kind, units in widths.items()}
+    parts = {kind: units.parts for kind, units in widths.items()}
     own = {
         kind: sum(
             part.module.weight.numel() // units.count

@@ -1,0 +1,242 @@
+"""Scores of groups: against autograd, against the element-wise engine, in every family, and what is refused."""
+
+import copy
+
+import pytest
+import torch
+from test_shrink import inputs, make, output
+
+import mvp_lite as mvp
+from mvp_lite import groups
+from mvp_lite.masks import keep_count
+from mvp_lite.shrinking import sizes
+from mvp_lite.units import find_units
+
+GROUPS = {
+    "rows": "rows",
+    "columns": "columns",
+    "heads": "heads",
+    "neurons": "neurons",
+    "blocks": groups.blocks(4, 2),
+    "mixed": groups.mixed(groups.blocks(2, 4), "neurons"),
+    "units": groups.mixed("heads", "neurons"),
+}
+FAMILIES = ("bert", "distilbert", "gpt2", "llama")
+
+
+def loss_of(model):
+    return model(**inputs(model))[0].square().mean()
+
+
+def attached(model, method="movement", lr=1e-3, **options):
+    options = {"density": 0.5, "total_steps": 24, "warmup_steps": 2, "cooldown_steps": 8} | options
+    optimizer = torch.optim.AdamW(model.parameters(), lr=lr)
+    return mvp.Pruner(model, method, **options).attach(optimizer), optimizer
+
+
+def train(model, pruner, optimizer, steps=24):
+    model.train()  # l0 samples in training mode only; without dropout, so that runs compare
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    for _ in range(steps):
+        loss_of(model).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    return pruner
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("name", GROUPS)
+def test_gradient_is_that_of_a_continuous_mask(family, name):
+    """Autograd of the loss in M, where every weight of a group is multiplied by the same entry of M, at M = 1."""
+    model = make(family)
+    pruner, _ = attached(model, groups=GROUPS[name])
+    loss_of(model).backward()
+    found = [cut.gradient() for cut in pruner.cuts]
+
+    twin = make(family)
+    M = [torch.ones_like(cut.scores, requires_grad=True) for cut in pruner.cuts]
+    replaced = {
+        f"{layer.name}.weight": twin.get_submodule(layer.name).weight.detach() * spread
+        for cut, m in zip(pruner.cuts, M, strict=True)
+        for layer, spread in cut.spread(m)
+    }
+    out = torch.func.functional_call(twin, replaced, kwargs=inputs(twin))[0]
+    for grad, m in zip(torch.autograd.grad(out.square().mean(), M), found, strict=True):
+        assert grad.shape == m.shape and float(grad.abs().max()) > 0
+        torch.testing.assert_close(m, grad, rtol=1e-9, atol=1e-13)
+
+
+@pytest.mark.parametrize("name", GROUPS)
+def test_every_weight_belongs_to_one_group(name):
+    for family in FAMILIES:
+        pruner, _ = attached(make(family), groups=GROUPS[name])
+        assert len({layer.name for layer in pruner.layers}) == len(pruner.layers)
+        for cut in pruner.cuts:
+            counted = torch.zeros(cut.mask.shape, dtype=torch.float64)
+            for n in range(cut.mask.numel()):
+                one = torch.zeros(cut.mask.numel(), dtype=torch.bool)
+                one[n] = True
+                for layer, spread in cut.spread(one.view(cut.mask.shape)):
+                    assert spread.shape == layer.weight.shape and spread.dtype == torch.bool
+                    counted.view(-1)[n] += int(spread.sum())
+            assert counted.sum() == sum(layer.weight.numel() for layer, _ in cut.spread(cut.mask))
+            assert counted.min() > 0
+        if name in ("heads", "neurons", "units"):
+            wanted = {"heads": ("heads",), "neurons": ("neurons",), "units": ("heads", "neurons")}[name]
+            found = [units for units in find_units(pruner.model) if units.kind in wanted]
+            assert sorted(cut.mask.numel() for cut in pruner.cuts) == sorted(units.count for units in found)
+
+
+@pytest.mark.parametrize("method", ["magnitude", "movement", "soft_movement", "l0"])
+def test_blocks_of_one_weight_are_the_engine_itself(method):
+    states = []
+    for chosen in ("weights", groups.blocks(1, 1)):
+        model = make("bert")
+        pruner = train(model, *attached(model, method, groups=chosen, seed=3))
+        states.append([(layer.mask.clone(), layer.master.clone(), cut.scores) for layer, cut in
+                       zip(pruner.layers, pruner.cuts, strict=True)])  # fmt: skip
+    for (mask, master, S), (mask2, master2, S2) in zip(*states, strict=True):
+        if method == "l0":  # noise is drawn in the shape of the scores, which here is the same
+            torch.testing.assert_close(mask, mask2)
+        else:
+            assert torch.equal(mask, mask2)
+        torch.testing.assert_close(master, master2, rtol=1e-9, atol=1e-12)
+        assert (S is None) == (S2 is None)
+        if S is not None:
+            torch.testing.assert_close(S.detach(), S2.detach(), rtol=1e-7, atol=1e-10)
+
+
+@pytest.mark.parametrize("scope", ["local", "global"])
+@pytest.mark.parametrize("method", ["magnitude", "movement", "random"])
+@pytest.mark.parametrize("name", GROUPS)
+def test_a_cut_keeps_so_many_groups(name, method, scope):
+    model = make("bert")
+    pruner = train(model, *attached(model, method, groups=GROUPS[name], scope=scope, density=0.3))
+    kept, total = [int(cut.mask.sum()) for cut in pruner.cuts], [cut.mask.numel() for cut in pruner.cuts]
+    if scope == "local":
+        assert kept == [keep_count(n, 0.3) for n in total]
+    else:
+        assert sum(kept) == keep_count(sum(total), 0.3)
+    for cut in pruner.cuts:
+        ranking = cut.ranking()
+        if scope == "local" and int(cut.mask.sum()) < cut.mask.numel():
+            assert ranking[cut.mask].min() >= ranking[~cut.mask].max()
+        for layer, spread in cut.spread(cut.mask):
+            assert torch.equal(layer.mask, spread)
+            assert torch.equal(layer.weight.data, layer.master * spread)
+    pruner.finalize()
+    assert pruner.density == sum(pruner.report().kept) / sum(layer.weight.numel() for layer in pruner.layers)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_soft_movement_lands_on_its_share_of_units(family):
+    model = make(family)
+    options = {"groups": "neurons", "total_steps": 60, "warmup_steps": 5, "cooldown_steps": 20}
+    pruner = train(model, *attached(model, "soft_movement", **options), steps=60)
+    kept, total = sum(int(cut.mask.sum()) for cut in pruner.cuts), sum(cut.mask.numel() for cut in pruner.cuts)
+    assert kept == keep_count(total, 0.5)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("method", ["magnitude", "movement", "soft_movement", "l0"])
+def test_from_mask_to_smaller_model(family, method, tmp_path):
+    model = make(family)
+    before = sizes(model)
+    pruner = train(model, *attached(model, method, groups="neurons"))
+    kept = [max(1, int(cut.mask.count_nonzero())) for cut in pruner.cuts]
+    small = mvp.shrink(pruner.finalize().eval())
+    assert sizes(small) == {"heads": before["heads"], "neurons": kept}
+    assert float((output(small) - output(model)).abs().max()) < 1e-12
+    small.save_pretrained(tmp_path)
+    assert torch.equal(output(mvp.load(tmp_path, dtype=torch.float64).eval()), output(small))
+
+
+def test_heads_and_neurons_at_once_shrink():
+    model = make("bert")
+    train(model, *attached(model, groups=groups.mixed("heads", "neurons"))).finalize()
+    assert sizes(mvp.shrink(model)) == {"heads": [2, 2, 2], "neurons": [10, 10, 10]}
+
+
+@pytest.mark.parametrize("family", ("bert", "gpt2"))
+@pytest.mark.parametrize("scope", ["local", "global"])
+@pytest.mark.parametrize("method", ["magnitude", "movement"])
+def test_two_of_four(family, scope, method):
+    model = make(family)
+    pruner = train(model, *attached(model, method, groups=groups.n_of_m(4), scope=scope))
+    for layer in pruner.layers:
+        mask = layer.mask.t() if family == "gpt2" else layer.mask  # (out, in)
+        assert bool((mask.reshape(-1, 4).sum(1) == 2).all())
+        S = layer.ranking().t() if family == "gpt2" else layer.ranking()
+        inside, kept = S.reshape(-1, 4), mask.reshape(-1, 4)
+        lowest, highest = inside.masked_fill(~kept, 9e9).amin(1), inside.masked_fill(kept, -9e9).amax(1)
+        assert bool((lowest >= highest).all())
+
+
+def test_state_goes_on_bit_equal():
+    """With groups the optimizer's state carries scores of their own shape and name."""
+    chosen = groups.mixed("heads", groups.blocks(4, 4))
+    whole = make("bert")
+    pruner = train(whole, *attached(whole, groups=chosen))
+    half = make("bert")
+    first, optimizer = attached(half, groups=chosen)
+    train(half, first, optimizer, steps=11)
+    saved = copy.deepcopy((half.state_dict(), optimizer.state_dict()))
+    other = make("bert", seed=7)
+    other.load_state_dict(saved[0])
+    second, optimizer = attached(other, groups=chosen)
+    optimizer.load_state_dict(saved[1])
+    train(other, second, optimizer, steps=13)
+    for a, b in zip(pruner.cuts, second.cuts, strict=True):
+        assert torch.equal(a.mask, b.mask) and torch.equal(a.scores, b.scores)
+    _, optimizer = attached(make("bert"), groups="rows")
+    with pytest.raises(ValueError, match="does not fit"):
+        optimizer.load_state_dict(saved[1])
+
+
+def test_fine_prune_takes_groups(device):
+    task = mvp.load_task("toy/inference", limit=200)
+    result = mvp.fine_prune(
+        mvp.load_model("toy", task),
+        task,
+        density=0.25,
+        steps=20,
+        batch_size=8,
+        lr=1e-4,
+        groups="neurons",
+        progress=False,
+    )
+    before = sizes(mvp.load_model("toy", task))
+    small = mvp.shrink(result.model)
+    assert sizes(small) == {"heads": before["heads"], "neurons": [n // 4 for n in before["neurons"]]}
+    assert result.density == pytest.approx(0.25) and len(result.report) == 2 * len(before["neurons"])
+    assert next(small.parameters()).device.type == torch.device(device).type
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"groups": "head"}, r"groups='head': one of weights, rows, columns, heads, neurons"),
+        ({"groups": groups.blocks(5, 4)}, r"shape \(24, 24\) .*tiled by blocks of 5 x 4"),
+        ({"groups": groups.blocks(0, 4)}, "height 0"),
+        ({"groups": groups.n_of_m(7)}, "1 x 7"),
+        ({"groups": groups.n_of_m(4), "method": "soft_movement"}, "n:m patterns need a top-v cut"),
+        (
+            {"groups": "heads", "target": "query"},
+            r"groups='heads': .*attention\.self is pruned whole .*attention\.self\.key",
+        ),
+        ({"groups": "neurons", "target": "query"}, "holds no neurons"),
+    ],
+)
+def test_bad_groups_are_named(options, message):
+    with pytest.raises(ValueError, match=message):
+        attached(make("bert"), **options)
+
+
+def test_families_without_known_heads_still_have_rows_and_blocks():
+    net = torch.nn.ModuleDict({"blocks": torch.nn.ModuleList([torch.nn.Linear(8, 8)])})
+    with pytest.raises(ValueError, match="model type None"):
+        mvp.Pruner(net, density=0.5, total_steps=10, groups="heads")
+    assert mvp.Pruner(net, density=0.5, total_steps=10, groups="rows").cuts[0].mask.shape == (8,)
+    assert mvp.Pruner(net, density=0.5, total_steps=10, groups=groups.blocks(4, 2)).cuts[0].mask.shape == (2, 4)
