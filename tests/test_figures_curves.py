@@ -139,3 +139,28 @@ def test_a_table_has_the_spread_where_there_is_one():
     assert list(table.columns) == ["dense", "movement", "magnitude"]
     assert table.loc[("a", 0.1), "magnitude"] == "62.0 ± 2.8"  # deviations of 2: the root of 8 / 1
     assert table.loc[("a", 0.01), "magnitude"] == "20.0" and table.loc[("b", 0.1), "movement"] == ""
+
+
+def test_leads_are_paired_and_leave_out_seeds_that_lack_a_run():
+    def runs(task, method, scores, density=0.1):
+        found = rows(*[(task, method, density, score) for score in scores])
+        return found.assign(seed=range(len(scores)))
+
+    table = pd.concat(
+        [
+            runs("a", "magnitude", [50.0, 60.0, 70.0, 80.0]),
+            runs("a", "movement", [52.0, 64.0, 76.0, 99.0]),
+            runs("b", "magnitude", [10.0, 10.0, 10.0]),
+            runs("b", "movement", [10.0, 10.0, 10.0, 10.0]),
+            runs("a", "random", [1.0, 2.0], density=0.5),
+        ]
+    )
+    found = figures.leads(table)
+    assert found.index.tolist() == [("movement", 0.1)]
+    # By seed 1, 2, 3 (the fourth lacks a run): mean 2, deviation 1; two of eight flips reach a sum of 6.
+    np.testing.assert_allclose(found.iloc[0].astype(float), [2.0, 3**-0.5, 3, 3, 2 / 8])
+    only = figures.leads(table, tasks=["a"])
+    np.testing.assert_allclose(only.loc[("movement", 0.1), ["lead", "seeds"]].astype(float), [31 / 4, 4])
+    back = figures.leads(table, against="movement")
+    np.testing.assert_allclose(back.loc[("magnitude", 0.1), ["lead", "ahead"]].astype(float), [-2.0, 0])
+    assert figures.leads(table[table["method"] == "magnitude"]).empty

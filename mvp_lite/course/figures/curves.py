@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from mvp_lite.course.figures.results import score_against_density, summarise
 from mvp_lite.course.figures.style import METHOD_STYLE
 
-__all__ = ["common_densities", "comparable", "crossings", "paired", "score_curves", "score_table"]
+__all__ = ["common_densities", "comparable", "crossings", "leads", "paired", "score_curves", "score_table"]
 
 _TICKS = (1.0, 3.0, 10.0, 30.0, 100.0)
 _GLOBAL = ("soft_movement", "l0")
@@ -54,6 +55,36 @@ def paired(results: pd.DataFrame, first: str, second: str, density: float) -> tu
         for name in (first, second)
     )
     return one, other
+
+
+def leads(results: pd.DataFrame, against: str = "magnitude", tasks: Sequence[str] | None = None) -> pd.DataFrame:
+    """How far each method is ahead of `against` at each density, on average over tasks, from pairs of runs of one seed.
+
+    Index: method and density, where at least two seeds have run all tasks with both methods. Columns: lead (mean over
+    seeds), error (its standard error), ahead (seeds with a lead above 0), seeds, and p: the share of all 2**seeds sign
+    flips of the seeds' leads that give a mean at least as far from 0.
+
+    Args:
+        tasks: names to average over (default: all that `results` has).
+
+    Raises:
+        ValueError: as `summarise`.
+    """
+    table = summarise(results)
+    names = list(table["task"].unique()) if tasks is None else list(tasks)
+    cells = table.loc[~table["method"].isin(["dense", "scratch", against]), ["method", "density"]].drop_duplicates()
+    found = {}
+    for method, density in cells.itertuples(index=False):
+        one, other = (scores.reindex(names) for scores in paired(results, method, against, density))
+        ahead = (one - other).mean(skipna=False).dropna().to_numpy()
+        if (m := len(ahead)) < 2:
+            continue
+        flips = np.array(list(itertools.product((1, -1), repeat=m))) @ ahead
+        share = np.mean(np.abs(flips) >= abs(ahead.sum()) - 1e-9)
+        found[method, density] = [ahead.mean(), ahead.std(ddof=1) / m**0.5, int((ahead > 0).sum()), m, share]
+    columns = ["lead", "error", "ahead", "seeds", "p"]
+    index = pd.MultiIndex.from_tuples(found, names=["method", "density"]) if found else None
+    return pd.DataFrame(list(found.values()), index=index, columns=columns)
 
 
 def score_table(results: pd.DataFrame, digits: int = 1) -> pd.DataFrame:
