@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from mvp_lite.course.pretrained import load_model, tokenizer_for
     from mvp_lite.course.tasks import load_task
     from mvp_lite.distill import Teacher, distillation_loss
+    from mvp_lite.gradient_free import prune_neurons
     from mvp_lite.layers import MaskedLinear
     from mvp_lite.shrinking import load, shrink
     from mvp_lite.train import fine_prune
@@ -45,6 +46,7 @@ __all__ = [
     "load_model",
     "load_task",
     "masks",
+    "prune_neurons",
     "schedule",
     "scores",
     "setup",
@@ -59,6 +61,7 @@ _HOME = {
     "Teacher": "mvp_lite.distill",
     "distillation_loss": "mvp_lite.distill",
     "fine_prune": "mvp_lite.train",
+    "prune_neurons": "mvp_lite.gradient_free",
     "load": "mvp_lite.shrinking",
     "shrink": "mvp_lite.shrinking",
     "load_model": "mvp_lite.course.pretrained",

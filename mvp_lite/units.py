@@ -81,7 +81,8 @@ class Slices:
 class Units:
     """The heads of one attention layer (kind "heads"), or the neurons of one FFN ("neurons").
 
-    `rows` lead into a unit, `columns` lead out of it. `owner` is the attention module, for the sizes it remembers.
+    `rows` lead into a unit, `columns` lead out of it; `block` is the path of the block that holds them. `owner` is the
+    attention module, for the sizes it remembers.
     """
 
     kind: str
@@ -89,6 +90,7 @@ class Units:
     count: int
     rows: tuple[Slices, ...]
     columns: Slices
+    block: str
     owner: Any = None
 
     def alive(self) -> Tensor:
@@ -156,10 +158,12 @@ def _of_block(
         rows: tuple[Slices, ...] = (part(names[0], True, head, 3),)
     else:
         rows = tuple(part(path, True, head * (shared if n == 0 else 1)) for n, path in enumerate(names))
-    yield Units("heads", f"{name}.{attention}", count, rows, part(output, False, head * shared), owner)
+    yield Units("heads", f"{name}.{attention}", count, rows, part(output, False, head * shared), name, owner)
     neurons = _width(maps[second], out=False)
     rows = tuple(part(path, True, 1) for path in first)
-    yield Units("neurons", f"{name}.{second.rpartition('.')[0]}".rstrip("."), neurons, rows, part(second, False, 1))
+    yield Units(
+        "neurons", f"{name}.{second.rpartition('.')[0]}".rstrip("."), neurons, rows, part(second, False, 1), name
+    )
 
 
 def _width(module: Any, out: bool) -> int:

@@ -1,0 +1,273 @@
+"""R2, D2, KCM: each formula against a slow way, budgets, padding, every family, and what is refused."""
+
+import copy
+import math
+
+import pytest
+import torch
+import transformers as hf
+from test_shrink import COMMON, inputs, make, output
+from torch.utils.flop_counter import FlopCounterMode
+
+import mvp_lite as mvp
+from mvp_lite import gradient_free
+from mvp_lite.gradient_free import METHODS, d2_scores, operations, prune_neurons, r2_scores, solve_scales
+from mvp_lite.shrinking import sizes
+from mvp_lite.units import FAMILIES, find_units
+
+
+def rows(n, d, seed=0):
+    return torch.randn(n, d, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def ffns(model):
+    return [units for units in find_units(model) if units.kind == "neurons"]
+
+
+def slow_r2(W, sigma, alpha, stop, half):
+    """Algorithm 2 entry by entry."""
+    N = len(W)
+    scale = 2 * sigma**2 if half else sigma**2
+    K = [[math.exp(-float((W[i] - W[j]).square().sum()) / scale) for j in range(N)] for i in range(N)]
+    C = [[1 / N] * N for _ in range(N)]
+    for steps in range(1, 1000):
+        KC = [[sum(K[i][k] * C[k][j] for k in range(N)) for j in range(N)] for i in range(N)]
+        new = [[C[i][j] * math.sqrt(K[i][j] / KC[i][j]) for j in range(N)] for i in range(N)]
+        old_sum, new_sum = (sum(map(sum, M)) for M in (C, new))
+        moved = sum(abs(new[i][j] - C[i][j]) for i in range(N) for j in range(N))
+        C = new
+        change = {"printed": new_sum - old_sum, "absolute": abs(new_sum - old_sum), "entrywise": moved}[stop] / old_sum
+        if change <= alpha:
+            return torch.tensor([C[i][i] for i in range(N)], dtype=torch.float64), steps
+
+
+@pytest.mark.parametrize("half", [True, False])
+@pytest.mark.parametrize("stop", ["printed", "absolute", "entrywise"])
+def test_r2_is_the_algorithm(stop, half):
+    for sigma in (0.7, 2.0):
+        W = rows(7, 3)
+        found, steps = r2_scores(W, sigma=sigma, stop=stop, half=half, alpha=0.02)
+        wanted, slow_steps = slow_r2(W, sigma, 0.02, stop, half)
+        assert steps == slow_steps
+        torch.testing.assert_close(found, wanted, rtol=1e-11, atol=1e-13)
+
+
+def test_r2_does_not_depend_on_the_blocks_it_is_computed_in():
+    W = rows(50, 8)
+    whole, steps = r2_scores(W, block=50)
+    for block in (1, 7, 512):
+        found, same = r2_scores(W, block=block)
+        assert same == steps
+        torch.testing.assert_close(found, whole, rtol=1e-12, atol=0)
+
+
+def test_the_printed_rule_ends_after_one_step():
+    """Each column's sum falls in the first step, for any kernel: by Jensen's inequality."""
+    for seed in range(200):
+        sigma = 10 ** (seed / 100 - 1)
+        found, steps = r2_scores(rows(12, 4, seed), sigma=sigma, stop="printed")
+        assert steps == 1
+        K = torch.exp(-torch.cdist(rows(12, 4, seed), rows(12, 4, seed)).square() / (2 * sigma**2))
+        torch.testing.assert_close(found, 1 / (12 * K.mean(1).sqrt()), rtol=1e-9, atol=0)
+
+
+def test_run_to_its_end_every_score_is_one():
+    found, _ = r2_scores(rows(10, 6), sigma=1.0, alpha=0.0, max_iterations=5000)
+    torch.testing.assert_close(found, torch.ones_like(found), rtol=0, atol=1e-2)
+
+
+def test_copies_score_lower():
+    W = rows(20, 6)
+    W[10:] = W[:1] + 1e-3 * W[10:]
+    found, _ = r2_scores(W)
+    assert found[1:10].min() > found[10:].max()
+
+
+def test_sigma_by_default_is_the_median_distance():
+    W = rows(9, 4)
+    distances = [float((W[i] - W[j]).norm()) for i in range(9) for j in range(9) if i != j]
+    middle = sorted(distances)[(len(distances) - 1) // 2]
+    assert torch.equal(r2_scores(W)[0], r2_scores(W, sigma=middle)[0])
+    far, _ = r2_scores(W.float(), sigma=1e-3)  # the kernel underflows to the identity
+    assert bool(far.isfinite().all())
+
+
+@pytest.mark.parametrize(
+    ("W", "options", "message"),
+    [
+        (torch.zeros(1, 3), {}, "at least 2 rows"),
+        (torch.full((3, 3), math.nan), {}, "finite"),
+        (torch.zeros(3, 3), {"sigma": 0.0}, r"sigma=0\.0"),
+        (torch.zeros(3, 3), {"stop": "never"}, "stop='never'"),
+    ],
+)
+def test_bad_arguments_of_r2(W, options, message):
+    with pytest.raises(ValueError, match=message):
+        r2_scores(W, **options)
+
+
+def test_d2_is_the_mean_over_real_tokens():
+    model, batch = make("bert"), inputs(make("bert"))
+    seen = []
+    for units in ffns(model):
+        units.columns.module.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+    output(model)
+    real = batch["attention_mask"].bool()
+    for statistic, f in {"mean": lambda h: h.mean(0), "abs": lambda h: h.abs().mean(0)}.items():
+        for found, H in zip(d2_scores(model, [batch], statistic=statistic), seen[:3], strict=True):
+            torch.testing.assert_close(found, f(H[real]))
+    rms = d2_scores(model, [batch], statistic="rms")
+    torch.testing.assert_close(rms[0], seen[0][real].square().mean(0).sqrt())
+    with pytest.raises(ValueError, match="statistic='median'"):
+        d2_scores(model, [batch], statistic="median")
+
+
+def test_padding_and_batching_change_nothing():
+    model, batch = make("bert"), inputs(make("bert"))
+    apart = [{name: value[i : i + 1] for name, value in batch.items()} for i in range(2)]
+    short = {name: value[:, :5] for name, value in apart[1].items()}  # its last two tokens are padding
+    found = [prune_neurons(model, given, flops=0.8) for given in ([batch], apart, [apart[0], short])]
+    for other in found[1:]:
+        assert other.length == found[0].length == 6.0
+        for a, b in zip(found[0].masks, other.masks, strict=True):
+            assert torch.equal(a, b)
+        for a, b in zip(found[0].scales, other.scales, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", ["bert", "llama"])
+def test_operations_are_those_a_counter_finds(family):
+    if family == "bert":
+        model = hf.BertModel(hf.BertConfig(**COMMON), add_pooling_layer=False)
+    else:
+        model = hf.LlamaModel(hf.LlamaConfig(**COMMON, num_key_value_heads=2, attn_implementation="eager"))
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model(input_ids=torch.zeros(2, 11, dtype=torch.long))
+    count = operations(model, 11)
+    rotary = 0 if family == "bert" else 2 * 11 * COMMON["hidden_size"] // COMMON["num_attention_heads"] // 2 * 1
+    assert counter.get_total_flops() - 2 * 2 * (count["heads"] + count["neurons"]) in (0, rotary, 2 * rotary)
+    assert sum(count["per_neuron"]) * COMMON["intermediate_size"] == count["neurons"]
+
+
+def test_scales_are_least_squares():
+    A, b = rows(40, 6), rows(40, 1, 3)[:, 0]
+    found = solve_scales(A.T @ A, A.T @ b, ridge=1e-12)
+    torch.testing.assert_close(found, torch.linalg.lstsq(A, b).solution, rtol=1e-8, atol=1e-8)
+    assert solve_scales(A.T @ A, A.T @ b, ridge=1e9) == pytest.approx(torch.ones(6), abs=1e-5)
+    rho = 0.5 * float((A.T @ A).diagonal().mean())
+    wide = torch.cat([A, rho**0.5 * torch.eye(6, dtype=A.dtype)])
+    long = torch.cat([b, rho**0.5 * torch.ones(6, dtype=A.dtype)])
+    torch.testing.assert_close(solve_scales(A.T @ A, A.T @ b, ridge=0.5), torch.linalg.lstsq(wide, long).solution)
+
+
+@pytest.mark.parametrize("family", ["bert", "gpt2", "llama"])
+def test_the_first_layers_scales_are_the_best_there_are(family):
+    """In block 0 both models see the same input: brute force over the neurons' contributions, built one by one."""
+    model = make(family)
+    pruned = prune_neurons(model, [inputs(model)], flops=0.8, method="random", scale=True, ridge=1e-9)
+    units = ffns(model)[0]
+    seen = {}
+    units.columns.module.register_forward_pre_hook(lambda module, args: seen.setdefault("H", args[0]))
+    output(model)
+    real = gradient_free._real(seen["H"], inputs(model))
+    H = seen["H"][real]
+    W = units.columns.by_unit(units.columns.module.weight.detach(), units.count)
+    mask = pruned.masks[0]
+    A = torch.stack([torch.outer(H[:, i], W[i]).reshape(-1) for i in mask.nonzero()[:, 0]], dim=1)
+    wanted = torch.linalg.lstsq(A, (H @ W).reshape(-1)).solution
+    torch.testing.assert_close(pruned.scales[0][mask].double(), wanted, rtol=2e-3, atol=2e-3)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("method", METHODS)
+def test_a_budget_is_kept(family, method):
+    model = make(family)
+    before = copy.deepcopy(model.state_dict())
+    pruned = prune_neurons(model, [inputs(model)], flops=0.8, method=method, min_density=0.1)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    kept, count = [int(mask.sum()) for mask in pruned.masks], operations(model, pruned.length)
+    total = count["heads"] + count["neurons"]
+    assert 0.8 - count["per_neuron"][0] / total < pruned.flops <= 0.8 + 1e-9
+    assert pruned.report["kept"].tolist() == kept and min(kept) >= 2
+    small = mvp.shrink(pruned.model)
+    assert sizes(small)["neurons"] == kept and sizes(small)["heads"] == sizes(model)["heads"]
+    assert float((output(small) - output(pruned.model)).abs().max()) < 1e-12
+    left = operations(small, pruned.length)
+    assert (left["heads"] + left["neurons"]) / total == pytest.approx(pruned.flops)
+    assert all(bool((scale != 0).eq(mask).all()) for scale, mask in zip(pruned.scales, pruned.masks, strict=True))
+    if method != "kcm":
+        assert all(bool((scale[mask] == 1).all()) for scale, mask in zip(pruned.scales, pruned.masks, strict=True))
+    for scores, mask in zip(pruned.scores, pruned.masks, strict=True):
+        assert mask.all() or scores[mask].min() >= scores[~mask].max()
+
+
+def test_nothing_pruned_nothing_changed():
+    model = make("bert")
+    pruned = prune_neurons(model, [inputs(model)], flops=1.0)
+    assert pruned.flops == 1.0 and all(mask.all() for mask in pruned.masks)
+    torch.testing.assert_close(output(pruned.model), output(model), rtol=1e-5, atol=1e-6)
+
+
+def test_scaling_helps_on_a_trained_model(device):
+    """The stream of the toy's dense model, half of whose neurons are taken at random, is met better with scales."""
+    task = mvp.load_task("toy/inference", limit=400)
+    dense = mvp.fine_prune(
+        mvp.load_model("toy", task), task, "dense", steps=20, batch_size=16, lr=3e-4, progress=False
+    ).model.eval()
+    encoded = task.encode(mvp.tokenizer_for(dense))
+    batches = list(encoded.batches("train", 64, seed=0, steps=3, device=device))
+    fresh = next(encoded.batches("validation", 128, seed=1, device=device))
+    distances = []
+    for scale in (False, True):
+        pruned = prune_neurons(dense, batches, flops=0.7, method="random", scale=scale).model.eval()
+        with torch.no_grad():
+            hidden = [m.bert(fresh["input_ids"], fresh["attention_mask"])[0] for m in (dense, pruned)]
+        distances.append(float((hidden[0] - hidden[1])[fresh["attention_mask"].bool()].norm()))
+    assert distances[1] < 0.9 * distances[0]
+
+
+def test_modes_hooks_and_labels_are_left_alone():
+    model = make("bert")
+    model.train()
+    model.bert.encoder.layer[0].eval()
+    modes = [module.training for module in model.modules()]
+    with_labels = inputs(model) | {"labels": torch.tensor([0, 99])}  # 99 would raise, were it used
+    prune_neurons(model, [with_labels], flops=0.8)
+    d2_scores(model, [with_labels])
+    assert [module.training for module in model.modules()] == modes
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"inputs": []}, "inputs is empty"),
+        ({"flops": 0.2}, r"flops=0\.2: without pruning heads at least 0\.\d+ of the operations stay"),
+        ({"flops": 0.0}, r"flops=0\.0"),
+        ({"flops": 1.2}, r"flops=1\.2"),
+        ({"method": "kmc"}, "method='kmc': one of kcm"),
+        ({"normalisation": "rank"}, "normalisation='rank'"),
+        ({"stop": "soon"}, "stop='soon'"),
+        ({"min_density": 0.9}, r"min_density=0\.9"),
+    ],
+)
+def test_bad_input_is_named(options, message):
+    model = make("bert")
+    given = {"inputs": [inputs(model)], "flops": 0.8} | options
+    with pytest.raises(ValueError, match=message):
+        prune_neurons(model, **given)
+
+
+def test_a_layer_without_neurons_is_refused():
+    model = make("bert")
+    ffns(model)[1].columns.module.weight.data.mul_(1e-6)
+    with pytest.raises(ValueError, match=r"layer\.1.* would lose all its neurons at flops=0\.8: give min_density"):
+        prune_neurons(model, [inputs(model)], flops=0.8, method="weight_magnitude")
+    kept = prune_neurons(model, [inputs(model)], flops=0.8, method="weight_magnitude", min_density=0.05).masks
+    assert int(kept[1].sum()) == 1
+
+
+def test_unknown_families_are_refused():
+    t5 = hf.T5ForConditionalGeneration(hf.T5Config(vocab_size=20, d_model=8, d_kv=4, d_ff=8, num_layers=1, num_heads=2))
+    with pytest.raises(ValueError, match="'t5'"):
+        prune_neurons(t5, [{"input_ids": torch.zeros(1, 3, dtype=torch.long)}])
