@@ -59,6 +59,7 @@ lint: $(READY)
 
 bench: $(READY)
 	OMP_NUM_THREADS=1 $(PY) benchmarks/run.py
+	OMP_NUM_THREADS=1 $(PY) benchmarks/smaller.py
 
 student teacher: $(READY)
 	$(PY) -m mvp_lite $@

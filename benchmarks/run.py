@@ -182,19 +182,21 @@ def main() -> None:
     args = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"  # for the children
     torch.set_num_threads(1)
-    results: dict[str, Any] = {
-        "about": {
-            "command": f"make bench (python benchmarks/run.py --rounds {args.rounds})",
-            "date": datetime.date.today().isoformat(),
-            "versions": f"python {platform.python_version()}, torch {torch.__version__}",
-            "hardware": cpu_name(),
-            "how": "one thread; process CPU time; variants interleaved; median and quartiles of ratios within rounds",
-        }
-    }
+    results: dict[str, Any] = {"about": about(f"benchmarks/run.py --rounds {args.rounds}")}
     for part in (lambda: imports(min(args.rounds, 10)), lambda: cuts(args.rounds), lambda: steps(args.rounds), memory):
         results |= part()
         args.out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(results, indent=1))
+
+
+def about(script: str) -> dict[str, str]:
+    return {
+        "command": f"make bench (python {script})",
+        "date": datetime.date.today().isoformat(),
+        "versions": f"python {platform.python_version()}, torch {torch.__version__}",
+        "hardware": cpu_name(),
+        "how": "one thread; process CPU time; variants interleaved; median and quartiles of ratios within rounds",
+    }
 
 
 def cpu_name() -> str:
