@@ -214,7 +214,7 @@ def _figure(args: argparse.Namespace) -> None:
     from mvp_lite.course.notebook import setup
 
     setup()
-    axes = figures.score_by_task(pd.read_csv(args.results or _results("toy.csv")))
+    axes = figures.score_by_task(figures.comparable(pd.read_csv(args.results or _results("toy.csv"))))
     figures.save(axes, args.out or _results("score_against_density.png"))
 
 

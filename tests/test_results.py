@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from mvp_lite.course import tables
+from mvp_lite.course import figures, tables
 from mvp_lite.paths import data_path
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
@@ -55,3 +55,17 @@ def test_what_the_front_page_says_of_sst2():
     errors = [100 * math.sqrt(p * (1 - p) / 872) for p in scores / 100]
     assert min(errors) > 1.05 and max(errors) < 1.75
     assert scores[0.03]["soft_movement"] - max(scores[0.03].drop("soft_movement")) > 2 * 1.5
+
+
+def test_what_the_front_page_says_of_the_toy():
+    runs = figures.comparable(pd.read_csv(data_path("results", "toy.csv")))
+    mean = figures.average_over_tasks(runs).groupby(["density", "method"])["score"].mean()
+    tasks = runs.groupby(["density", "task", "method"])["score"].mean().unstack()
+    lead = tasks["movement"] - tasks["magnitude"]
+    order = mean[0.03].drop("random", errors="ignore").sort_values(ascending=False)
+    assert list(order.index) == ["soft_movement", "magnitude", "movement", "l0"] and order["l0"] < 47
+    assert (lead[0.03] > 0).sum() == 2 and (lead[0.1] < 0).all() and (lead[0.7].abs() < 2).sum() == 3
+    assert mean[0.1].nlargest(2).index.tolist() == ["magnitude", "soft_movement"]
+    assert mean[0.1]["magnitude"] - mean[0.1]["soft_movement"] == pytest.approx(8, abs=0.5)
+    assert lead[0.1]["toy/inference"] == pytest.approx(-20, abs=0.5)
+    assert lead[0.1]["toy/paraphrase"] == pytest.approx(-27, abs=0.5)
