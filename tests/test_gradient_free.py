@@ -140,7 +140,7 @@ def test_padding_and_batching_change_nothing():
 @pytest.mark.parametrize("family", ["bert", "llama"])
 def test_operations_are_those_a_counter_finds(family):
     if family == "bert":
-        model = hf.BertModel(hf.BertConfig(**COMMON), add_pooling_layer=False)
+        model = hf.BertModel(hf.BertConfig(**COMMON, attn_implementation="eager"), add_pooling_layer=False)
     else:
         model = hf.LlamaModel(hf.LlamaConfig(**COMMON, num_key_value_heads=2, attn_implementation="eager"))
     with torch.no_grad(), FlopCounterMode(display=False) as counter:

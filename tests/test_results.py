@@ -1,5 +1,6 @@
 """What the front page says of our runs and of the paper's, against the committed rows."""
 
+import json
 import math
 import re
 from pathlib import Path
@@ -69,3 +70,19 @@ def test_what_the_front_page_says_of_the_toy():
     assert mean[0.1]["magnitude"] - mean[0.1]["soft_movement"] == pytest.approx(8, abs=0.5)
     assert lead[0.1]["toy/inference"] == pytest.approx(-20, abs=0.5)
     assert lead[0.1]["toy/paraphrase"] == pytest.approx(-27, abs=0.5)
+
+
+def test_the_front_page_shows_the_measured_speed():
+    measured = json.loads((Path(__file__).parents[1] / "benchmarks" / "smaller.json").read_text())
+    found = re.search(r"<!-- table: smaller -->\n\n.*\n.*\n((?:\|.*\n)+)", README)
+    assert found
+    for line, (name, row) in zip(
+        found[1].splitlines(), [item for item in measured.items() if item[0].startswith("BERT")], strict=True
+    ):
+        batch, tokens = re.findall(r"\d+", name)
+        masked, shrunk = row["masked"]["speed_up"], row["shrunk"]["speed_up"]
+        quotient = row["speed_up_over_fewer_operations"]
+        cells = f"{batch} x {tokens} | {row['dense_ms']:.0f} | {masked:.2f}x | {shrunk:.2f}x | {quotient:.2f}"
+        assert line == f"| {cells} |"
+        assert 0.97 < masked < 1.03 and quotient >= 0.9
+    assert measured["about"]["hardware"] in README
