@@ -6,6 +6,8 @@ from typing import Any
 
 import pandas as pd
 
+from mvp_lite.course.figures import comparable
+
 __all__ = ["beside_the_paper", "markdown"]
 
 METHODS = {"magnitude": "magnitude", "l0": "L0", "movement": "movement", "soft_movement": "soft movement"}
@@ -18,17 +20,14 @@ def beside_the_paper(ours: Sequence[Path], paper: Path, *, distil: bool = False)
 
     `ours` are results files, `paper` is `movement_tables.csv`. A cell that was not run is empty. Local cuts only.
     """
-    frames = [pd.read_csv(path, keep_default_na=False).assign(source="MiniLM, ours") for path in ours]
-    runs = pd.concat(frames) if frames else pd.DataFrame(columns=["split", "task", "source", "method"])
-    runs = runs[runs["split"] == "validation"]
+    frames = [pd.read_csv(path).assign(source="MiniLM, ours") for path in ours]
     printed = pd.read_csv(paper)
     printed = printed[printed["table"] == (3 if distil else 2)]
-    printed = printed.assign(density=printed["kept"], scope="local", source="BERT-base, paper")
-    found = pd.concat([runs, printed])
+    frames.append(printed.assign(density=printed["kept"], scope="local", source="BERT-base, paper", split="validation"))
+    found = pd.concat(frames)
     found["task"] = found["task"].map(_TASKS)
-    dense = found[found["method"] == "dense"]
-    pruned = found[found["method"].isin(METHODS) & (found["distil"].astype(str) == str(distil))]
-    pruned = pruned[(pruned["scope"] == "local") | pruned["method"].isin(["soft_movement", "l0"])]
+    plain, pruned = comparable(found), comparable(found, distil=distil)
+    dense, pruned = plain[plain["method"] == "dense"], pruned[pruned["method"].isin(METHODS)]
     rows: list[dict[str, str]] = []
     groups: Any = pruned.groupby(["task", "source", "density"], sort=False)
     for (task, source, density), cell in groups:
