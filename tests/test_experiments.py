@@ -211,6 +211,17 @@ def test_a_grid_with_a_teacher(finished, tmp_path, monkeypatch):
         assert all(teacher is part[0][4] and held_out == part[0][3] for *_, held_out, _, teacher in part[1:])
 
 
+def test_a_teacher_with_the_rates_chosen_without_one(finished, tmp_path):
+    out = tmp_path / "results.csv"
+    out.write_bytes(finished.read_bytes())
+    grid = replace(SMALL, methods=("movement",), densities=(0.1,), seeds=(0,), distil=True, plain_rates=True)
+    run_grid(grid, out)
+    (new,) = read_rows(out)[len(read_rows(finished)) :]
+    plain = [r for r in read_rows(finished) if r["method"] == "movement" and r["density"] == "0.1"]
+    assert (new["split"], new["distil"]) == ("validation", "True")
+    assert {new["lr"]} == {r["lr"] for r in plain if r["split"] == "validation"}
+
+
 def test_entries_kept_of_each_matrix(finished, tmp_path):
     out, layers = tmp_path / "results.csv", tmp_path / "layers.csv"
     out.write_bytes(finished.read_bytes())

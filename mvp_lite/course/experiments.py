@@ -45,7 +45,7 @@ class Grid:
     """One model on one task. `methods` are a `Pruner`'s, "dense", or "scratch" (dense from random weights).
 
     `score_rows`: score so many rows of validation, drawn once, where all would take too long. `distil` gives every
-    pruned run a teacher.
+    pruned run a teacher; with `plain_rates` their rates are those chosen without one, for all methods alike.
     """
 
     model: str
@@ -65,6 +65,7 @@ class Grid:
     score_rows: int | None = None
     scope: str = "local"
     distil: bool = False
+    plain_rates: bool = False
     bf16: bool = False
     model_name: str | None = None
     command: str = ""
@@ -146,6 +147,7 @@ def best_rate(rows: Sequence[Row], tried: Sequence[dict[str, Any]]) -> float:
 
 
 def _tuning_cells(grid: Grid, task: Task, method: str, density: float) -> list[dict[str, Any]]:
+    grid = replace(grid, distil=grid.distil and not grid.plain_rates)
     runs = [(seed, lr) for seed in grid.tune_seeds for lr in grid.lrs]
     return [_cell(grid, task, "holdout", method, density, seed, grid.tune_steps, lr) for seed, lr in runs]
 
