@@ -3,21 +3,22 @@ r"""Pruning FFN neurons without labels and without gradients (Nova, Dai, Schuurm
 R2 looks at the weights alone: which neurons' outgoing weights represent the others? D2 looks at the data: how large is
 a neuron's activation on unlabeled text? Their product ranks the neurons of all layers in one pool, a budget of
 operations says how many stay, and least squares, layer by layer, scales those that do. The paper leaves several choices
-open; here each is an argument, and its default is ours.
+open; here each is an argument, and its default is ours. With labels the same budget and the same scaling serve
+more methods, whose masks `mask_search` finds: Kwon et al. (NeurIPS 2022), heads included, and KCM's extension.
 """
 
 from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
+from mvp_lite.mask_search import WORTHS, evaluating, fisher_importance, mask_gradients, rearrange, search, swap
 from mvp_lite.masks import top_v_global
 from mvp_lite.units import Units, find_units
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["METHODS", "NeuronPruning", "d2_scores", "operations", "prune_neurons", "r2_scores", "solve_scales"]
 
-METHODS = ("kcm", "r2d2", "r2", "d2", "weight_magnitude", "output_magnitude", "random")
+METHODS = ("kcm", "r2d2", "r2", "d2", "weight_magnitude", "output_magnitude", "random", "fisher")
 STOPS = ("printed", "absolute", "entrywise")
 NORMALISATIONS = ("minmax", "max", "zscore", "none")
 STATISTICS = ("mean", "abs", "rms")
@@ -106,18 +107,19 @@ def d2_scores(model: Any, inputs: Iterable[Batch], *, statistic: str = "mean") -
 
 
 def operations(model: Any, length: float) -> dict[str, Any]:
-    """Multiply-adds of the encoder on one sequence of `length` tokens: {"heads", "neurons", "per_neuron": […]}.
+    """Multiply-adds of the encoder on one sequence of `length` tokens.
+
+    {"heads", "neurons", "per_head": […], "per_neuron": […]}: the sums, and for each layer what one unit costs.
 
     Matrix products and attention's two products; embeddings, biases, normalisation and the task's head are left out.
     """
-    found: dict[str, Any] = {"heads": 0.0, "neurons": 0.0, "per_neuron": []}
+    found: dict[str, Any] = {"heads": 0.0, "neurons": 0.0, "per_head": [], "per_neuron": []}
     for units in find_units(model):
-        weights = sum(part.module.weight.numel() for part in units.parts)
+        count = length * sum(part.module.weight.numel() for part in units.parts)
         if units.kind == "heads":
-            found["heads"] += length * weights + 2 * length**2 * units.count * units.columns.size
-        else:
-            found["neurons"] += length * weights
-            found["per_neuron"].append(length * weights / units.count)
+            count += 2 * length**2 * units.count * units.columns.size
+        found[units.kind] += count
+        found["per_head" if units.kind == "heads" else "per_neuron"].append(count / units.count)
     return found
 
 
@@ -138,9 +140,10 @@ def solve_scales(AtA: Tensor, Atb: Tensor, ridge: float = 1e-3) -> Tensor:
 class NeuronPruning:
     """What `prune_neurons` gives.
 
-    `model`: a copy with the pruned neurons' weights 0 and the others' outgoing ones scaled; `mvp.shrink(model)` cuts
-    them out. `scores`, `masks`, `scales`: for each FFN, (N,). `report`: a row for each FFN. `flops`: the fraction of
-    the encoder's operations that is left, on sequences of `length` tokens.
+    `model`: a copy with the pruned units' weights 0 and the others' outgoing ones scaled; `mvp.shrink(model)` cuts
+    them out. `scores`, `masks`, `scales`: for each FFN, (N,). `heads`, `head_scales`: for each attention layer, a mask
+    and scales of its heads (of those that share a key as one), all kept and 1 where heads are not pruned. `report`: a
+    row for each block. `flops`: the fraction of the encoder's operations that is left, on sequences of `length` tokens.
     """
 
     model: Any
@@ -150,6 +153,8 @@ class NeuronPruning:
     report: pd.DataFrame
     flops: float
     length: float
+    heads: list[Tensor]
+    head_scales: list[Tensor]
 
 
 def prune_neurons(
@@ -158,6 +163,8 @@ def prune_neurons(
     flops: float = 0.6,
     method: str = "kcm",
     *,
+    labelled: Iterable[Batch] | None = None,
+    heads: bool = False,
     scale: bool | None = None,
     min_density: float = 0.0,
     sigma: float | None = None,
@@ -167,96 +174,148 @@ def prune_neurons(
     statistic: str = "mean",
     normalisation: str = "minmax",
     ridge: float = 1e-3,
+    swap_by: str = "size",
     seed: int = 0,
 ) -> NeuronPruning:
     r"""Prune FFN neurons of a fine-tuned model with unlabeled inputs; no labels, no gradients, no training.
+
+    With `labelled` batches two methods take gradients too, though only those of masks; no weight is trained.
 
     Args:
         model: a transformers model of a family in `mvp_lite.units.FAMILIES`; it is left as it is.
         inputs: batches as the model takes them (labels in them are ignored); padding is told by `attention_mask`.
         flops: fraction of the encoder's operations that stays, for sequences of the inputs' mean length.
-        method: "kcm" (R2 x D2, scaled), "r2d2" (not scaled), "r2", "d2", "weight_magnitude" (norm of the outgoing
-            weights), "output_magnitude" (mean size of what a neuron adds) or "random". All rank all layers in one pool.
-        scale: fit the neurons that stay, layer by layer, to the dense model's stream; default: for "kcm" only.
-        min_density: fraction of each layer's neurons that stays at least.
+        method: "kcm" (R2 x D2, scaled; with `labelled`, swaps before scaling), "r2d2" (not scaled), "r2", "d2",
+            "weight_magnitude" (norm of the outgoing weights), "output_magnitude" (mean size of what a neuron adds),
+            "random", or "fisher" (Kwon et al. 2022, scaled; needs `labelled`). All rank all layers in one pool.
+        labelled: batches with labels, for "fisher" and "kcm"; see `mvp_lite.mask_search`. The batches' size matters.
+        heads: "fisher" prunes attention heads too: the split that keeps most importance within the budget.
+        scale: fit what stays, layer by layer, to the dense model's stream, heads too if they are pruned; default: for
+            "kcm" and "fisher".
+        min_density: fraction of each layer's neurons (and heads) that stays at least.
         sigma, alpha, stop, half: see `r2_scores`.
         statistic: see `d2_scores`.
         normalisation: of D2 before the product, in each layer: "minmax", "max", "zscore" or "none".
         ridge: see `solve_scales`.
+        swap_by: what "kcm" with `labelled` takes a gradient to be worth; see `mvp_lite.mask_search.swap`.
         seed: of "random".
 
     Raises:
-        ValueError: no inputs; a budget that FFN pruning cannot reach; a layer that would lose all neurons; an unknown
-            method or option; a family that is not known.
+        ValueError: no inputs; a budget that cannot be reached; a layer that would lose all neurons or heads; labels
+            that are missing, or given to a method without use for them; an unknown method or option; a family that is
+            not known.
     """
     import pandas as pd
 
-    for name, value, allowed in (("method", method, METHODS), ("normalisation", normalisation, NORMALISATIONS)):
+    for name, value, allowed in (
+        ("method", method, METHODS),
+        ("normalisation", normalisation, NORMALISATIONS),
+        ("statistic", statistic, STATISTICS),
+        ("swap_by", swap_by, tuple(WORTHS)),
+    ):
         if value not in allowed:
             raise ValueError(f"{name}={value!r}: one of {', '.join(allowed)}")
     if not 0.0 < flops <= 1.0:
         raise ValueError(f"flops={flops!r}: the fraction of operations that stays must lie in (0, 1]")
+    if labelled is None and method == "fisher":
+        raise ValueError("labelled=None: method='fisher' needs batches with labels")
+    if labelled is not None and method not in ("fisher", "kcm"):
+        raise ValueError(f"labelled: method={method!r} has no use for labels; 'fisher' and 'kcm' have")
+    if heads and method != "fisher":
+        raise ValueError(f"heads=True: method={method!r} scores neurons alone; 'fisher' scores heads too")
     device = next(model.parameters()).device
     batches = [_unlabeled(batch, device) for batch in inputs]
     if not batches:
         raise ValueError("inputs is empty: give at least one batch of unlabeled inputs")
     result = copy.deepcopy(model)
-    ffns = [units for units in find_units(result) if units.kind == "neurons"]
+    units_of = {kind: [units for units in find_units(result) if units.kind == kind] for kind in ("heads", "neurons")}
+    attentions, ffns = units_of["heads"], units_of["neurons"]
     stats, length = _activations(result, ffns, batches)
-    count = _affordable(operations(result, length), flops, len(ffns))
+    costs = operations(result, length)
+    affordable = _affordable(costs, flops, heads)
+    gradients = None if labelled is None else mask_gradients(model, labelled, heads)
 
     iterations = [0] * len(ffns)
-    scores = []
-    for n, units in enumerate(ffns):
-        W = units.columns.by_unit(units.columns.module.weight.detach(), units.count)  # (N, d)
-        if method in ("kcm", "r2d2", "r2"):
-            score, iterations[n] = r2_scores(W, sigma=sigma, alpha=alpha, stop=stop, half=half)
-            if method != "r2":
-                score = score * _normalised(stats[n][statistic], normalisation)
-        elif method == "d2":
-            score = stats[n][statistic]
-        elif method == "random":
-            score = torch.rand(units.count, generator=torch.Generator().manual_seed(1_000 * seed + n)).to(W.device)
-        else:
-            score = W.norm(dim=1) * (stats[n]["abs"] if method == "output_magnitude" else 1.0)
-        scores.append(score)
-    masks = top_v_global(scores, count / sum(len(score) for score in scores), min_density)
-    for units, mask in zip(ffns, masks, strict=True):
-        if not bool(mask.any()):
-            raise ValueError(f"{units.name} would lose all its neurons at flops={flops!r}: give min_density, say 0.01")
+    head_masks = [torch.ones(units.count, dtype=torch.bool, device=device) for units in attentions]
+    if method == "fisher":
+        assert gradients is not None
+        importance = fisher_importance(gradients)
+        scores, head_scores = (importance[1::2], importance[::2]) if heads else (importance, None)
+        budget = flops * (costs["heads"] + costs["neurons"]) - (0.0 if heads else costs["heads"])
+        each = [max(costs[name]) for name in ("per_neuron", "per_head")]
+        masks, found = search(scores, each[0], budget, head_scores, each[1], min_density)
+        masks = [rearrange(mask, g) for mask, g in zip(masks, gradients[1::2] if heads else gradients, strict=True)]
+        if heads:
+            head_masks = [rearrange(mask, g) for mask, g in zip(found, gradients[::2], strict=True)]
+    else:
+        scores = []
+        for n, units in enumerate(ffns):
+            W = units.columns.by_unit(units.columns.module.weight.detach(), units.count)  # (N, d)
+            if method in ("kcm", "r2d2", "r2"):
+                score, iterations[n] = r2_scores(W, sigma=sigma, alpha=alpha, stop=stop, half=half)
+                if method != "r2":
+                    score = score * _normalised(stats[n][statistic], normalisation)
+            elif method == "d2":
+                score = stats[n][statistic]
+            elif method == "random":
+                score = torch.rand(units.count, generator=torch.Generator().manual_seed(1_000 * seed + n)).to(W.device)
+            else:
+                score = W.norm(dim=1) * (stats[n]["abs"] if method == "output_magnitude" else 1.0)
+            scores.append(score)
+        masks = top_v_global(scores, affordable / sum(len(score) for score in scores), min_density)
+        if gradients is not None:
+            masks = swap(masks, scores, gradients, swap_by)
+    for kind, unit_masks in (("heads", head_masks), ("neurons", masks)):
+        for units, mask in zip(units_of[kind], unit_masks, strict=True):
+            if not bool(mask.any()):
+                raise ValueError(
+                    f"{units.name} would lose all its {kind} at flops={flops!r}: give min_density, say 0.01"
+                )
 
-    scales = [torch.ones_like(score) for score in scores]
-    if method == "kcm" if scale is None else scale:
-        scales = _fit(result, ffns, masks, batches, ridge)
-    for units, mask, m in zip(ffns, masks, scales, strict=True):
-        for part in units.parts:
-            along = (mask * m if part is units.columns else mask).to(part.module.weight)
-            part.module.weight.data *= along[:, None] if part.dim == 0 else along
-    left = operations(result, length)
-    kept = sum(int(mask.sum()) * each for mask, each in zip(masks, left["per_neuron"], strict=True))
+    scales, head_scales = ([torch.ones(len(m), device=device) for m in each] for each in (masks, head_masks))
+    if method in ("kcm", "fisher") if scale is None else scale:
+        scales, head_scales = _fit(result, masks, head_masks, batches, ridge)
+    kept = 0.0
+    for kind, cost, unit_masks, found in (
+        ("heads", costs["per_head"], head_masks, head_scales),
+        ("neurons", costs["per_neuron"], masks, scales),
+    ):
+        for units, mask, m, one in zip(units_of[kind], unit_masks, found, cost, strict=True):
+            kept += int(mask.sum()) * one
+            for part in units.parts:
+                along = (mask * m if part is units.columns else mask).to(part.module.weight)
+                along = along.repeat_interleave(part.size).repeat(part.parts)
+                part.module.weight.data *= along[:, None] if part.dim == 0 else along
     rows = [
-        (units.name, units.count, int(mask.sum()), float(mask.double().mean()), steps)
-        for units, mask, steps in zip(ffns, masks, iterations, strict=True)
+        (units.name, units.count, int(mask.sum()), float(mask.double().mean()), steps, int(head_mask.sum()))
+        for units, mask, steps, head_mask in zip(ffns, masks, iterations, head_masks, strict=True)
     ]
     return NeuronPruning(
         model=result,
         scores=scores,
         masks=masks,
         scales=[torch.where(mask, m, 0.0) for mask, m in zip(masks, scales, strict=True)],
-        report=pd.DataFrame(rows, columns=["layer", "neurons", "kept", "density", "iterations"]),
-        flops=(left["heads"] + kept) / (left["heads"] + left["neurons"]),
+        report=pd.DataFrame(rows, columns=["layer", "neurons", "kept", "density", "iterations", "heads"]),
+        flops=kept / (costs["heads"] + costs["neurons"]),
         length=length,
+        heads=head_masks,
+        head_scales=[torch.where(mask, m, 0.0) for mask, m in zip(head_masks, head_scales, strict=True)],
     )
 
 
-def _affordable(count: dict[str, Any], flops: float, layers: int) -> int:
-    """How many neurons the budget pays for, all FFNs being alike."""
-    total, each = count["heads"] + count["neurons"], max(count["per_neuron"])
-    affordable: int = math.floor((flops * total - count["heads"]) / each + 1e-9)
-    if affordable < layers:
-        least = (count["heads"] + layers * each) / total
-        raise ValueError(f"flops={flops!r}: without pruning heads at least {least:.3f} of the operations stay")
-    return affordable
+def _affordable(costs: dict[str, Any], flops: float, heads: bool) -> int:
+    """How many neurons the budget pays for if all heads stay, all FFNs being alike."""
+    total, each = costs["heads"] + costs["neurons"], max(costs["per_neuron"])
+    fixed = sum(costs["per_head"]) if heads else costs["heads"]
+    layers = len(costs["per_neuron"])
+    if math.floor((flops * total - fixed) / each + 1e-9) < layers:
+        least, how = (
+            (fixed + layers * each) / total,
+            "with one head in each layer" if heads else "without pruning heads",
+        )
+        raise ValueError(f"flops={flops!r}: {how} at least {least:.3f} of the operations stay")
+    affordable: int = math.floor((flops * total - costs["heads"]) / each + 1e-9)
+    return max(0, affordable)
 
 
 def _normalised(d2: Tensor, how: str) -> Tensor:
@@ -278,21 +337,6 @@ def _real(H: Tensor, batch: Batch) -> Tensor:
     return mask.bool()
 
 
-@contextmanager
-def _evaluating(model: Any) -> Iterator[list[Any]]:
-    """Evaluation mode without gradients; hooks put into the list are removed, and modes restored, afterwards."""
-    modes, handles = [(module, module.training) for module in model.modules()], list[Any]()
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield handles
-    finally:
-        for handle in handles:
-            handle.remove()
-        for module, mode in modes:
-            module.training = mode
-
-
 def _activations(
     model: Any, ffns: list[Units], batches: list[dict[str, Tensor]]
 ) -> tuple[list[dict[str, Tensor]], float]:
@@ -312,7 +356,7 @@ def _activations(
 
         return hook
 
-    with _evaluating(model) as handles:
+    with evaluating(model) as handles, torch.no_grad():
         handles += [units.columns.module.register_forward_pre_hook(watch(n)) for n, units in enumerate(ffns)]
         for batch in batches:
             current = batch
@@ -326,56 +370,83 @@ class _Stop(Exception):
 
 
 def _fit(
-    model: Any, ffns: list[Units], masks: list[Tensor], batches: list[dict[str, Tensor]], ridge: float
-) -> list[Tensor]:
-    """Scales for the neurons that stay, (N,) for each FFN, found layer by layer.
+    model: Any, masks: list[Tensor], head_masks: list[Tensor], batches: list[dict[str, Tensor]], ridge: float
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Scales for the neurons, and for the heads, that stay, found layer by layer.
 
-    A dense copy and a cut one go through the blocks side by side. In each, the cut one's neurons are scaled so that its
-    stream after the FFN, residual included, comes closest to the dense one's, on all real tokens.
+    A dense copy and a cut one go through the blocks side by side. In each, the cut one's units are scaled so that its
+    stream after them, residual included, comes closest to the dense one's, on all real tokens: first the heads, where
+    any was pruned anywhere, then the neurons.
     """
     cut = copy.deepcopy(model)
-    cut_ffns = [units for units in find_units(cut) if units.kind == "neurons"]
-    for units, mask in zip(cut_ffns, masks, strict=True):
-        units.keep(mask.nonzero().reshape(-1))
+    wanted = {"heads": iter(head_masks), "neurons": iter(masks)}
+    pairs = []
+    for units, small in zip(find_units(model), find_units(cut), strict=True):
+        mask = next(wanted[units.kind])
+        small.keep(mask.nonzero().reshape(-1))
+        pairs.append((units, small, mask))
+    fitted = {"neurons"} if all(bool(mask.all()) for mask in head_masks) else {"heads", "neurons"}
     pre_norm = model.config.model_type in _PRE_NORM
-    found = []
-    with _evaluating(model) as handles, _evaluating(cut) as cut_handles:
-        calls = _first_calls(model, model.get_submodule(ffns[0].block), batches)
+    scales: dict[str, list[Tensor]] = {"heads": [], "neurons": []}
+    with evaluating(model) as handles, evaluating(cut) as cut_handles, torch.no_grad():
+        calls = _first_calls(model, model.get_submodule(pairs[0][0].block), batches)
         streams = [[args[0], args[0]] for args, _ in calls]
-        for units, small, mask in zip(ffns, cut_ffns, masks, strict=True):
-            W = small.columns.by_unit(small.columns.module.weight.detach(), int(mask.sum())).float()  # (n, d)
-            AtA, Atb = torch.zeros(len(W), len(W), device=W.device), torch.zeros(len(W), device=W.device)
+        for units, small, mask in pairs:
+            if units.kind not in fitted:
+                scales[units.kind].append(torch.ones(units.count, device=mask.device))
+                continue
+            columns, count = small.columns, int(mask.sum())
+            W = columns.by_unit(columns.module.weight.detach(), count).float()  # (n, entries of a unit)
+            AtA, Atb = torch.zeros(count, count, device=W.device), torch.zeros(count, device=W.device)
             seen: dict[str, dict[str, Tensor]] = {"dense": {}, "cut": {}}
-            handles += _watch(model, units, seen["dense"])
-            cut_handles += _watch(cut, small, seen["cut"])
+            handles += _watch(units, seen["dense"])
+            cut_handles += _watch(small, seen["cut"])
             for stream, (args, kwargs), batch in zip(streams, calls, batches, strict=True):
                 outputs = [
                     _hidden(one.get_submodule(units.block)(x, *args[1:], **kwargs))
                     for one, x in zip((model, cut), stream, strict=True)
                 ]
-                target, rest = (
-                    (y if pre_norm else part["x"] + part["out"])[_real(y, batch)].float()
-                    for y, part in zip(outputs, seen.values(), strict=True)
-                )
-                H = seen["cut"]["H"][_real(outputs[1], batch)].float()  # (tokens, n)
-                b = target - rest + H @ W  # what the neurons, each by its scale, have to add up to
-                AtA += H.T @ H
-                Atb += ((b @ W.T) * H).sum(0)
-                stream[0] = outputs[0]
-            AtA *= W @ W.T
+                if units.kind == "heads":  # the residual is the block's own input
+                    sums = [x + part["out"] for x, part in zip(stream, seen.values(), strict=True)]
+                elif pre_norm:
+                    sums = outputs
+                else:
+                    sums = [part["x"] + part["out"] for part in seen.values()]
+                target, rest = (y[_real(y, batch)].float() for y in sums)
+                H = seen["cut"]["H"][_real(sums[1], batch)].float()  # (tokens, entries of the columns)
+                normal = _normal_equations(H, W, target - rest)
+                AtA, Atb = AtA + normal[0], Atb + normal[1]
+                if units.kind == "neurons":
+                    stream[0] = outputs[0]
             m = solve_scales(AtA, Atb, ridge)
-            part = small.columns
-            part.module.weight.data *= (m[:, None] if part.dim == 0 else m).to(part.module.weight)
-            for stream, (args, kwargs) in zip(streams, calls, strict=True):
-                stream[1] = _hidden(cut.get_submodule(units.block)(stream[1], *args[1:], **kwargs))
+            along = m.repeat_interleave(columns.size).to(columns.module.weight)
+            columns.module.weight.data *= along[:, None] if columns.dim == 0 else along
+            if units.kind == "neurons":
+                for stream, (args, kwargs) in zip(streams, calls, strict=True):
+                    stream[1] = _hidden(cut.get_submodule(units.block)(stream[1], *args[1:], **kwargs))
             for handle in (*handles, *cut_handles):
                 handle.remove()
-            found.append(torch.ones(units.count, device=m.device).masked_scatter(mask, m))
-    return found
+            scales[units.kind].append(torch.ones(units.count, device=m.device).masked_scatter(mask, m))
+    return scales["neurons"], scales["heads"]
 
 
-def _watch(model: Any, units: Units, seen: dict[str, Tensor]) -> list[Any]:
-    """Hooks that note an FFN's input, its activations and its output."""
+def _normal_equations(H: Tensor, W: Tensor, error: Tensor) -> tuple[Tensor, Tensor]:
+    r"""$A^\top A$ (n, n) and $A^\top b$ (n,), where unit i's part of the output is $A_i$ and $b=A1+$ `error`.
+
+    H: (tokens, n * size), what enters the columns; W: (n, size * d), their weights; error: (tokens, d).
+    """
+    n = len(W)
+    size = H.shape[1] // n
+    if size == 1:
+        AtA = (H.T @ H) * (W @ W.T)
+        return AtA, AtA.sum(1) + ((error @ W.T) * H).sum(0)
+    A = torch.einsum("tns,nsd->ntd", H.view(len(H), n, size), W.view(n, size, -1)).reshape(n, -1)
+    AtA = A @ A.T
+    return AtA, AtA.sum(1) + A @ error.reshape(-1)
+
+
+def _watch(units: Units, seen: dict[str, Tensor]) -> list[Any]:
+    """Hooks that note the input of the units' first map, and what enters and what leaves their columns."""
 
     def first(module: nn.Module, args: tuple[Tensor, ...]) -> None:
         seen["x"] = args[0]

