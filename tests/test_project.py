@@ -28,7 +28,10 @@ COURSE = [
     "spans",
     "tasks",
     "pretrained",
-    *(f"figures.{part}" for part in ("style", "results", "curves", "derivations", "distillation", "anatomy", "audit")),
+    *(
+        f"figures.{part}"
+        for part in ("style", "results", "curves", "derivations", "distillation", "anatomy", "audit", "gradient_free")
+    ),
     "figures",
     "notebook",
     "widgets",

@@ -33,6 +33,13 @@ from mvp_lite.course.figures.derivations import (
     trajectories,
 )
 from mvp_lite.course.figures.distillation import by_temperature, softened, teacher_gains
+from mvp_lite.course.figures.gradient_free import (
+    UNLABELED_STYLE,
+    choices,
+    neurons_by_layer,
+    score_against_operations,
+    scores_by_iteration,
+)
 from mvp_lite.course.figures.results import (
     average_over_tasks,
     recorded_bars,
@@ -48,8 +55,10 @@ __all__ = [
     "METHOD_STYLE",
     "OKABE_ITO",
     "STYLE",
+    "UNLABELED_STYLE",
     "average_over_tasks",
     "by_temperature",
+    "choices",
     "common_densities",
     "comparable",
     "crossings",
@@ -62,6 +71,7 @@ __all__ = [
     "leads",
     "local_and_global",
     "matrix",
+    "neurons_by_layer",
     "paired",
     "predicted_measured",
     "printed_and_released",
@@ -72,12 +82,14 @@ __all__ = [
     "save",
     "schedules",
     "score_against_density",
+    "score_against_operations",
     "score_against_parameters",
     "score_against_weight",
     "score_by_task",
     "score_curves",
     "score_table",
     "scores_and_mask",
+    "scores_by_iteration",
     "shares",
     "show",
     "softened",

@@ -1,0 +1,155 @@
+"""Figures of pruning without labels: scores by iteration and by operations, neurons left, open choices."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+
+from mvp_lite.course.figures.style import OKABE_ITO, Look, axes_or_new
+
+__all__ = ["UNLABELED_STYLE", "choices", "neurons_by_layer", "score_against_operations", "scores_by_iteration"]
+
+#: how the methods of `mvp_lite.prune_neurons` are drawn; with least squares "_scaled", with labels "_labels"
+UNLABELED_STYLE: dict[str, Look] = {
+    "kcm": Look("KCM", "#0072B2", "o", "-"),
+    "r2d2": Look("R2 × D2", "#56B4E9", "^", "-."),
+    "r2": Look("R2", "#009E73", "D", (0, (5, 1))),
+    "r2_scaled": Look("R2, scaled", "#009E73", "P", "-"),
+    "d2": Look("D2", "#E69F00", "v", (0, (3, 1, 1, 1))),
+    "d2_scaled": Look("D2, scaled", "#E69F00", "<", "-"),
+    "weight_magnitude": Look("weights", "#D55E00", "s", "--"),
+    "weight_magnitude_scaled": Look("weights, scaled", "#D55E00", "p", "-"),
+    "output_magnitude": Look("outputs", "#8C564B", "h", "--"),
+    "output_magnitude_scaled": Look("outputs, scaled", "#8C564B", "8", "-"),
+    "random": Look("random", "#CC79A7", "X", ":"),
+    "random_scaled": Look("random, scaled", "#CC79A7", "d", "-"),
+    "kcm_labels": Look("KCM, labels", "#666666", ">", "-"),
+    "fisher": Look("Fisher, labels", "#000000", "*", "-"),
+    "fisher_heads": Look("Fisher, labels, heads too", "#000000", "1", "--"),
+}
+
+
+def scores_by_iteration(history: Any, stops: Mapping[str, int], ax: Axes | None = None) -> Axes:
+    """Scores of single neurons against R2's iterations (logarithmic), with a vertical line where each rule stops.
+
+    Args:
+        history: (iterations, neurons), the first row after one step.
+        stops: name of a stopping rule -> iterations it takes, at least 1.
+
+    Raises:
+        ValueError: no matrix, or a stop below 1.
+    """
+    scores = torch.as_tensor(history).detach().double().cpu().numpy()
+    if scores.ndim != 2 or not scores.size:
+        raise ValueError(f"history has shape {scores.shape}: (iterations, neurons) is wanted")
+    if wrong := [name for name, steps in stops.items() if steps < 1]:
+        raise ValueError(f"stops has {wrong[0]!r}: {stops[wrong[0]]}: at least 1 iteration")
+    ax = axes_or_new(ax)
+    ax.plot(np.arange(1, len(scores) + 1), scores, "-", color="#999999", linewidth=0.8)
+    for place, (name, steps) in enumerate(stops.items()):
+        style: Any = ("--", "-.", ":")[place % 3]
+        ax.axvline(steps, color=OKABE_ITO[place], linestyle=style, label=f"{name} ({steps})")
+    ax.set_xscale("log")
+    ax.set_ylim(0, 1.02)
+    ax.set_xlabel("iterations")
+    ax.set_ylabel("score of a neuron")
+    ax.legend(loc="upper left", title="stopped by")
+    return ax
+
+
+def score_against_operations(table: pd.DataFrame, ax: Axes | None = None, ylabel: str = "score (%)") -> Axes:
+    """Score against the operations left (per cent): a line for each method, a band from the worst seed to the best.
+
+    A row with method "dense" is a horizontal line.
+
+    Args:
+        table: columns method (see `UNLABELED_STYLE`), flops (the fraction asked for) and score; a row for each seed.
+
+    Raises:
+        ValueError: a missing column, no row, an unknown method.
+    """
+    _columns(table, "method", "flops", "score")
+    if unknown := sorted(set(table["method"]) - {"dense", *UNLABELED_STYLE}):
+        raise ValueError(f"table has method={unknown[0]!r}: one of dense, {', '.join(UNLABELED_STYLE)}")
+    ax = axes_or_new(ax)
+    dense = table.loc[table["method"] == "dense", "score"]
+    if len(dense):
+        ax.axhline(dense.mean(), color="#000000", linewidth=1, label="dense")
+    for method, look in UNLABELED_STYLE.items():
+        rows = table[table["method"] == method]
+        if rows.empty:
+            continue
+        by = rows.groupby("flops")["score"].agg(["mean", "min", "max", "count"])
+        x = 100 * by.index.to_numpy()
+        style: dict[str, Any] = {"color": look.colour, "marker": look.marker, "linestyle": look.line}
+        ax.plot(x, by["mean"], label=look.label, markersize=5, linewidth=1.4, **style)
+        if (by["count"] > 1).any():
+            ax.fill_between(x, by["min"], by["max"], color=look.colour, alpha=0.15, linewidth=0)
+    ax.set_xlabel("operations left (%)")
+    ax.set_ylabel(ylabel)
+    return ax
+
+
+def neurons_by_layer(kept: Mapping[str, Sequence[int]], neurons: int, ax: Axes | None = None) -> Axes:
+    """Neurons kept in each layer: a line for each method (Nova et al. 2023, Figure 4, draws the pruned ones).
+
+    Args:
+        kept: method (see `UNLABELED_STYLE`) -> how many stay, a number for each layer.
+        neurons: how many a layer has.
+
+    Raises:
+        ValueError: an unknown method, lines of different length, numbers outside 0 to `neurons`.
+    """
+    if not kept or (unknown := sorted(set(kept) - set(UNLABELED_STYLE))):
+        raise ValueError(f"kept has {unknown[0] if kept else 'no'} method: of {', '.join(UNLABELED_STYLE)}")
+    if len({len(line) for line in kept.values()}) > 1:
+        raise ValueError(f"kept has lines of different length: {[len(line) for line in kept.values()]}")
+    if any(not 0 <= number <= neurons for line in kept.values() for number in line):
+        raise ValueError(f"kept has numbers outside 0 to neurons={neurons}")
+    ax = axes_or_new(ax)
+    for method, look in UNLABELED_STYLE.items():
+        if method in kept:
+            style: dict[str, Any] = {"color": look.colour, "marker": look.marker, "linestyle": look.line}
+            ax.plot(range(1, len(kept[method]) + 1), kept[method], label=look.label, **style)
+    ax.set_xticks(range(1, len(next(iter(kept.values()))) + 1))
+    ax.set_ylim(0, neurons)
+    ax.set_xlabel("layer")
+    ax.set_ylabel(f"neurons kept, of {neurons}")
+    ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return ax
+
+
+def choices(table: pd.DataFrame, ax: Axes | None = None, xlabel: str = "score (%)") -> Axes:
+    """What each open choice makes of the score: a row for each option, a dot for each run, a bar for the mean.
+
+    Args:
+        table: columns option (its name; drawn from top to bottom in the order of the first rows) and score.
+
+    Raises:
+        ValueError: a missing column or no row.
+    """
+    _columns(table, "option", "score")
+    names = list(dict.fromkeys(table["option"]))
+    if ax is None:
+        ax = plt.subplots(figsize=(6.0, 0.32 * len(names) + 1.0))[1]
+    for place, name in enumerate(names):
+        values = table.loc[table["option"] == name, "score"].to_numpy()
+        ax.plot(values, [place] * len(values), "o", color="#0072B2", markersize=4, alpha=0.6)
+        ax.plot([values.mean()], [place], "|", color="#000000", markersize=14, markeredgewidth=2)
+    ax.set_yticks(range(len(names)), names)
+    ax.invert_yaxis()
+    ax.set_xlabel(xlabel)
+    return ax
+
+
+def _columns(table: pd.DataFrame, *wanted: str) -> None:
+    if missing := [name for name in wanted if name not in table.columns]:
+        raise ValueError(f"table lacks the column {missing[0]!r} (found: {', '.join(map(str, table.columns))})")
+    if table.empty:
+        raise ValueError("table holds no row")

@@ -1,0 +1,90 @@
+"""Figures of pruning without labels draw the data they are given: points and lines, not pixels."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from matplotlib import pyplot as plt
+
+from mvp_lite.course import figures
+from mvp_lite.gradient_free import METHODS
+
+LOOK = figures.UNLABELED_STYLE
+
+
+@pytest.fixture(autouse=True)
+def _close_figures():
+    yield
+    plt.close("all")
+
+
+def line(ax, label):
+    (found,) = [line for line in ax.get_lines() if line.get_label() == label]
+    return found
+
+
+def test_every_method_has_a_look_of_its_own():
+    assert set(METHODS) <= set(LOOK)
+    looks = [(look.colour, look.marker) for look in LOOK.values()]
+    assert len(set(looks)) == len(looks) and len({look.label for look in LOOK.values()}) == len(LOOK)
+    assert len({look.marker for look in LOOK.values()}) == len(LOOK)  # without colour too
+
+
+def test_scores_by_iteration_starts_at_one():
+    ax = figures.scores_by_iteration(
+        torch.tensor([[0.25, 0.2], [0.5, 0.5], [0.75, 1.0]]), {"printed": 1, "entrywise": 3}
+    )
+    first, second = (drawn for drawn in ax.get_lines() if drawn.get_label().startswith("_"))
+    assert first.get_xydata().tolist() == [[1, 0.25], [2, 0.5], [3, 0.75]]
+    assert np.allclose(second.get_ydata(), [0.2, 0.5, 1.0])
+    assert list(line(ax, "entrywise (3)").get_xdata()) == [3, 3] and list(line(ax, "printed (1)").get_xdata()) == [1, 1]
+
+
+def table(*rows):
+    return pd.DataFrame(rows, columns=["method", "flops", "score"])
+
+
+def test_score_against_operations_joins_means_and_shades_from_worst_to_best():
+    rows = [("kcm", 0.6, 80.0), ("kcm", 0.6, 90.0), ("kcm", 0.5, 60.0), ("random", 0.6, 70.0), ("dense", 1.0, 99.0)]
+    ax = figures.score_against_operations(table(*rows))
+    assert np.allclose(line(ax, "KCM").get_xydata(), [[50, 60], [60, 85]])
+    assert np.allclose(line(ax, "random").get_xydata(), [[60, 70]])
+    assert list(line(ax, "dense").get_ydata()) == [99, 99]
+    (band,) = ax.collections  # one seed has none
+    box = band.get_datalim(ax.transData)
+    assert (box.y0, box.y1) == (60, 90)
+
+
+def test_neurons_by_layer():
+    ax = figures.neurons_by_layer({"kcm": [3, 0], "fisher": [1, 4]}, 4)
+    assert line(ax, "KCM").get_xydata().tolist() == [[1, 3], [2, 0]]
+    assert line(ax, LOOK["fisher"].label).get_ydata().tolist() == [1, 4]
+    assert ax.get_ylim() == (0, 4)
+
+
+def test_choices_keep_their_order():
+    ax = figures.choices(pd.DataFrame({"option": ["b", "a", "b"], "score": [1.0, 5.0, 3.0]}))
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["b", "a"]
+    dots, mean, *others = ax.get_lines()
+    assert dots.get_xydata().tolist() == [[1, 0], [3, 0]] and mean.get_xydata().tolist() == [[2, 0]]
+    assert others[0].get_xydata().tolist() == [[5, 1]] and ax.yaxis_inverted()
+
+
+@pytest.mark.parametrize(
+    ("draw", "message"),
+    [
+        (lambda: figures.scores_by_iteration(torch.ones(3), {}), r"shape \(3,\)"),
+        (lambda: figures.scores_by_iteration(torch.ones(3, 1), {"soon": 0}), "'soon': 0"),
+        (lambda: figures.score_against_operations(table(("kmc", 0.6, 1.0))), "method='kmc'"),
+        (lambda: figures.score_against_operations(table()), "no row"),
+        (lambda: figures.score_against_operations(pd.DataFrame({"method": []})), "'flops'"),
+        (lambda: figures.neurons_by_layer({}, 4), "no method"),
+        (lambda: figures.neurons_by_layer({"kmc": [1]}, 4), "kmc method"),
+        (lambda: figures.neurons_by_layer({"kcm": [1], "r2": [1, 2]}, 4), "different length"),
+        (lambda: figures.neurons_by_layer({"kcm": [5]}, 4), "neurons=4"),
+        (lambda: figures.choices(pd.DataFrame({"option": ["a"]})), "'score'"),
+    ],
+)
+def test_bad_data_is_named(draw, message):
+    with pytest.raises(ValueError, match=message):
+        draw()
