@@ -34,7 +34,7 @@ def distillation_loss(student: Tensor, teacher: Tensor, temperature: float = 2.0
         ValueError: shapes that differ or are not (batch, at least 2 classes).
     """
     if student.shape != teacher.shape or student.ndim != 2 or student.shape[1] < 2:
-        shapes = f"student {tuple(student.shape)}, teacher {tuple(teacher.shape)}"
+        shapes = f"student {tuple(student.shape)}, teacher {tuple(teacher.shape)} (regression has no classes)"
         raise ValueError(f"{shapes}: logits of both must be (batch, classes), with the same 2 or more classes")
     kind = torch.promote_types(student.dtype, torch.float32)
     log_q, log_p = (torch.log_softmax(z.to(kind) / temperature, dim=-1) for z in (student, teacher))
@@ -48,7 +48,8 @@ class Teacher:
     Sanh et al. 2020, Table 3, call the loss a convex combination of the two; weights and temperature are their code's.
 
     Args:
-        model: same input, same classes in the same order. It is put into evaluation mode and gets no gradient.
+        model: same input, same classes in the same order (a head for regression has none, and raises). It is put into
+            evaluation mode and gets no gradient.
         alpha_ce, alpha_kd: weights of the student's own loss and of `distillation_loss`.
         temperature: T > 0.
 

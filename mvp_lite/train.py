@@ -97,15 +97,14 @@ def fine_prune(
         progress: show a bar with loss, density and, at the end, the score.
 
     Raises:
-        ValueError: bad settings, NaN gradients; see `Pruner`.
+        ValueError: bad settings, a head that does not fit the task, NaN gradients; see `Pruner`.
     """
     import pandas as pd
     from tqdm.auto import tqdm
 
     started = time.perf_counter()
-    default_steps, default_lr = task.recipe(batch_size)
-    steps = default_steps if steps is None else steps
-    lr = default_lr if lr is None else lr
+    recipe = task.recipe(batch_size)
+    steps, lr = recipe[0] if steps is None else steps, recipe[1] if lr is None else lr
     for name, value in (("lr", lr), ("max_norm", max_norm)):
         if not value > 0:
             raise ValueError(f"{name}={value!r}: a positive number")
@@ -113,6 +112,7 @@ def fine_prune(
         raise ValueError(f"steps={steps!r}: a whole number of optimizer steps, at least 1")
     device = default_device() if device is None else torch.device(device)
     encoded = task.encode(_tokenizer(model, task) if tokenizer is None else tokenizer)
+    encoded.check_head(model)
 
     teacher = Teacher(teacher) if isinstance(teacher, nn.Module) else teacher
     if teacher is not None and teacher.model.to(device) is model:

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 import torch
 
-from mvp_lite.course import tasks
+from mvp_lite.course import spans
 from mvp_lite.course.pretrained import load_model, tokenizer_for
 from mvp_lite.course.tasks import TASKS, load_task
 from mvp_lite.paths import data_path
+from mvp_lite.train import fine_prune
 
 WORDS = "a b c d e f g h i j good bad who what is the red blue cat dog sat ran on mat . ?".split()
 SPECIALS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -76,7 +77,12 @@ def sentences(n: int, labels: int = 2, keys: tuple[str, ...] = ("sentence",)) ->
     ]
 
 
-PAIRS = {"mnli": (("premise", "hypothesis"), 3), "qqp": (("question1", "question2"), 2)}
+PAIRS = {
+    "mnli": (("premise", "hypothesis"), 3),
+    "qqp": (("question1", "question2"), 2),
+    "mrpc": (("sentence1", "sentence2"), 2),
+    "qnli": (("question", "sentence"), 2),
+}
 
 
 def folder_for(name: str, where: Path, n: int = 40, gz: bool = False) -> Path:
@@ -110,7 +116,7 @@ def squad(tmp_path):
 
 class TestReading:
     @pytest.mark.parametrize("gz", [False, True])
-    @pytest.mark.parametrize("name", ["sst2", "mnli", "qqp"])
+    @pytest.mark.parametrize("name", ["sst2", "mnli", "qqp", "mrpc", "qnli"])
     def test_a_folder_is_read_plain_or_gzipped(self, name, gz, tmp_path):
         task = load_task(name, folder_for(name, tmp_path, gz=gz))
         assert (task.size("train"), task.size("validation")) == (40, 9)
@@ -139,6 +145,29 @@ class TestReading:
         hub, local = load_task("mnli", limit=7), load_task("mnli", folder_for("mnli", tmp_path), limit=7)
         assert hub.rows == local.rows
         assert asked == [("nyu-mll/glue", "mnli", "train"), ("nyu-mll/glue", "mnli", "validation_matched")]
+
+    @pytest.mark.parametrize(
+        ("name", "hub", "columns"),
+        [
+            ("mrpc", ("nyu-mll/glue", "mrpc"), ["sentence1", "sentence2", "label"]),
+            ("qnli", ("nyu-mll/glue", "qnli"), ["question", "sentence", "label"]),
+            ("stsb", ("nyu-mll/glue", "stsb"), ["sentence1", "sentence2", "label"]),
+            ("squad_v2", ("rajpurkar/squad_v2",), ["id", "question", "context", "answers"]),
+        ],
+    )
+    def test_names_on_the_hub(self, name, hub, columns, monkeypatch):
+        import datasets
+
+        asked = []
+
+        def fake(*names, split):
+            asked.append((*names, split))
+            row = dict.fromkeys(columns, "a") | {"label": 1, "answers": {"text": [], "answer_start": []}, "idx": 0}
+            return datasets.Dataset.from_list([row])
+
+        monkeypatch.setattr(datasets, "load_dataset", fake)
+        task = load_task(name)
+        assert asked == [(*hub, "train"), (*hub, "validation")] and list(task.rows["train"]) == columns
 
 
 class TestBadInput:
@@ -203,7 +232,7 @@ class TestBadInput:
         with pytest.raises(ValueError, match=rf"{next(iter(options))}="):
             load_task("squad", tmp_path, **options)
 
-    @pytest.mark.parametrize("name", ["sst2", "mnli", "qqp", "squad"])
+    @pytest.mark.parametrize("name", ["sst2", "mnli", "qqp", "mrpc", "qnli", "stsb", "squad", "squad_v2"])
     def test_offline_hub_name_tells_the_local_layout(self, name):
         with pytest.raises(OSError, match=rf"load_task\('{name}', data_dir=\.\.\.\).*train\.jsonl.*(label|answers)"):
             load_task(name)
@@ -402,12 +431,12 @@ class TestScores:
         torch.manual_seed(0)
         start, end, inside = torch.randn(6, 50), torch.randn(6, 50), torch.rand(6, 50) < 0.4
         inside[5] = False
-        found = tasks._best_spans(start, end, inside)
+        found = spans.best_spans(start, end, inside)
         for w in range(5):
-            starts = [i for i in start[w].argsort(descending=True).tolist() if inside[w, i]][: tasks.N_BEST]
-            ends = [j for j in end[w].argsort(descending=True).tolist() if inside[w, j]][: tasks.N_BEST]
-            spans = [(start[w, i] + end[w, j], i, j) for i in starts for j in ends if i <= j < i + tasks.MAX_ANSWER]
-            assert found[w].tolist() == pytest.approx([float(x) for x in max(spans)])
+            starts = [i for i in start[w].argsort(descending=True).tolist() if inside[w, i]][: spans.N_BEST]
+            ends = [j for j in end[w].argsort(descending=True).tolist() if inside[w, j]][: spans.N_BEST]
+            every = [(start[w, i] + end[w, j], i, j) for i in starts for j in ends if i <= j < i + spans.MAX_ANSWER]
+            assert found[w].tolist() == pytest.approx([float(x) for x in (*max(every), start[w, 0] + end[w, 0])])
         assert found[5, 0] == -torch.inf
 
     def test_a_real_model_runs(self, squad, encoder, device):
@@ -429,6 +458,172 @@ class TestScores:
                 used_on.encode(tokenizer).evaluate(model)
 
 
+def similar(labels: list, texts: list[str] | None = None) -> list[dict]:
+    texts = texts or ["a"] * len(labels)
+    return [{"sentence1": t, "sentence2": "who", "label": y} for t, y in zip(texts, labels, strict=True)]
+
+
+class TestRegression:
+    @pytest.fixture
+    def stsb(self, tmp_path):
+        rows = similar([i % 6 if i % 2 else i % 6 - 0.0 for i in range(40)])
+        return load_task("stsb", write(write(tmp_path, "train", rows), "validation", rows[:9]))
+
+    def test_what_it_is(self, stsb):
+        assert (stsb.kind, stsb.metric, stsb.labels, stsb.num_labels) == ("regression", "spearman", [], 1)
+        assert stsb.label_column == "label" and "regression, 40 train" in repr(stsb)
+
+    @pytest.mark.parametrize("label", [-1.0, -1, 5.001, float("nan"), "3", None, True])
+    def test_labels_outside_the_scale(self, label, tmp_path):
+        write(write(tmp_path, "validation", similar([1.0])), "train", similar([0, 5.0, label, label]))
+        with pytest.raises(
+            ValueError, match=rf"train\.jsonl, row 2 .*{label!r} is not a number from 0 to 5 \(rows wit"
+        ):
+            load_task("stsb", tmp_path)
+
+    def test_batches_keep_the_numbers(self, tokenizer, tmp_path):
+        rows = similar([3.2, 0, 4.75])
+        task = load_task("stsb", write(write(tmp_path, "train", rows), "validation", rows))
+        (batch,) = task.encode(tokenizer).batches("validation", 4)
+        assert batch["labels"].dtype == torch.float32 and batch["labels"].tolist() == pytest.approx([3.2, 0, 4.75])
+        assert batch["input_ids"].dtype == torch.int64
+
+    @pytest.mark.parametrize(
+        ("predicted", "spearman"),
+        [
+            ([10, 10, 30, 20, 50], 7.25 / 9.5),  # ranks 1.5 1.5 4 3 5 against 1 2.5 2.5 4 5
+            ([-1, -2, -2, -4, -5], -1.0),
+            ([0.1, 0.2, 0.2, 40, 50], 1.0),  # ranks, not values
+            ([7, 7, 7, 7, 7], 0.0),
+        ],
+    )
+    def test_spearman_by_hand(self, predicted, spearman, tokenizer, tmp_path):
+        rows = similar([1, 2, 2.0, 4, 5], ["a", "b c", "c d e f g h i j a", "d", "e"])
+        task = load_task("stsb", write(write(tmp_path, "train", rows), "validation", rows))
+        by_word = dict(zip(tokenizer.convert_tokens_to_ids(list("abcde")), predicted, strict=True))
+        model = Says(lambda ids: {"logits": torch.tensor([[float(by_word[int(row[1])])] for row in ids])})
+        scores = task.encode(tokenizer).evaluate(model, batch_size=2)
+        assert scores == pytest.approx({"score": 100 * spearman, "spearman": 100 * spearman, "loss": 2.8}, abs=1e-3)
+
+    def test_the_loss_is_the_squared_error(self, stsb, encoder, tokenizer):
+        model = load_model(encoder, stsb).eval()
+        assert model.classifier.weight.shape == (1, 16) and model.config.problem_type == "regression"
+        batch = next(stsb.encode(tokenizer).batches("train", 8, seed=0))
+        outputs = model(**batch)
+        torch.testing.assert_close(outputs.loss, ((outputs.logits[:, 0] - batch["labels"]) ** 2).mean())
+
+    def test_a_head_for_classes_is_refused_before_training(self, stsb, encoder, tokenizer, tmp_path):
+        sst2 = load_task("sst2", folder_for("sst2", tmp_path / "sst2"))
+        for made_for, used_on in ((sst2, stsb), (stsb, sst2)):
+            model = load_model(encoder, made_for)
+            before = model.classifier.weight.clone()
+            with pytest.raises(
+                ValueError, match=rf"does not fit '{used_on.name}' \({used_on.kind}, {used_on.num_labels} o"
+            ):
+                fine_prune(model, used_on, steps=1, batch_size=4, tokenizer=tokenizer, progress=False)
+            assert torch.equal(before, model.classifier.weight)
+
+    def test_no_teacher(self, stsb, encoder, tokenizer):
+        model, teacher = load_model(encoder, stsb), load_model(encoder, stsb, seed=1)
+        with pytest.raises(ValueError, match=r"student \(4, 1\).*regression has no classes"):
+            fine_prune(
+                model, stsb, "dense", steps=1, batch_size=4, teacher=teacher, tokenizer=tokenizer, progress=False
+            )
+
+
+NONE = {"text": [], "answer_start": []}
+
+
+class TestOptionalAnswers:
+    def read(self, folder, rows, name="squad_v2"):
+        return load_task(name, write(write(folder, "train", rows), "validation", rows), max_length=32, doc_stride=8)
+
+    def test_only_here_may_an_answer_be_missing(self, tmp_path):
+        rows = [question(SHORT, "mat"), question(SHORT, "mat") | {"answers": NONE}]
+        task = self.read(tmp_path, rows)
+        assert (task.kind, task.metric, task.num_labels) == ("span", "f1", 2) and task.rows["train"]["answers"][
+            1
+        ] == NONE
+        with pytest.raises(ValueError, match=r"train\.jsonl, row 1 .*holds no answer .*squad_v2 is the task"):
+            self.read(tmp_path, rows, "squad")
+
+    @pytest.mark.parametrize(
+        "answers", [{"text": [], "answer_start": [3]}, {"text": [""], "answer_start": [0]}, {"text": []}, None]
+    )
+    def test_what_is_missing_must_be_missing_altogether(self, answers, tmp_path):
+        with pytest.raises(ValueError, match=r"row 1 .*'answers'"):
+            self.read(tmp_path, [question(SHORT, "mat"), question(SHORT, "mat") | {"answers": answers}])
+
+    def test_no_answer_is_trained_as_token_0(self, tokenizer, tmp_path):
+        rows = [question(LONG, "red cat") | {"answers": NONE}, question(SHORT, "mat")]
+        (batch,) = self.read(tmp_path, rows).encode(tokenizer).batches("train", 100)
+        starts, ends = batch["start_positions"], batch["end_positions"]
+        assert len(starts) == 6 + 1 and (starts > 0).sum() == 1 and torch.equal(starts > 0, ends > 0)
+        assert (batch["input_ids"][starts == 0, 0] == tokenizer.cls_token_id).all()
+
+    def test_when_no_answer_is_predicted(self, tokenizer, tmp_path):
+        """The best span scores 2. No answer scores 1.5, in a window with an f 3, with a g 2: only 3 is above.
+
+        The f of the long context is in its last windows alone, so the lowest score over windows decides: 1.5.
+        """
+        cases = [  # context, answer ("" for none), question, right?
+            (SHORT, "blue dog", "who ?", True),
+            (SHORT, "", "who f ?", True),
+            (SHORT, "", "what f ?", True),
+            (SHORT, "", "who ?", False),
+            (SHORT, "blue dog", "who f ?", False),
+            (LONG, "red cat", "who ?", True),
+            (SHORT, "blue dog", "who g ?", True),  # level: the span
+        ]
+        rows = [question(c, a or "mat", text=q) | ({} if a else {"answers": NONE}) for c, a, q, _ in cases]
+        start, end = (
+            torch.zeros(len(SPECIALS + WORDS)).index_fill(0, torch.tensor(tokenizer.convert_tokens_to_ids(words)), 1.0)
+            for words in (["red", "blue"], ["cat", "dog"])
+        )
+        f, g = tokenizer.convert_tokens_to_ids(["f", "g"])
+
+        def answer(ids):
+            starts = start[ids]
+            in_short = (ids == tokenizer.convert_tokens_to_ids("blue")).any(1)
+            level = torch.where(in_short & (ids == g).any(1), 2.0, 1.5)
+            starts[:, 0] = torch.where((ids == f).any(1), 3.0, level)
+            return {"start_logits": starts, "end_logits": end[ids]}
+
+        scores = self.read(tmp_path, rows).encode(tokenizer).evaluate(Says(answer), batch_size=3)
+        assert scores["exact_match"] == scores["score"] == pytest.approx(100 * 5 / 7)
+        answered = [row for row, case in zip(rows, cases, strict=True) if case[1]]
+        scores = self.read(tmp_path / "v1", answered, "squad").encode(tokenizer).evaluate(Says(answer), batch_size=3)
+        assert scores["exact_match"] == 100.0  # SQuAD 1.1 always answers
+
+    def test_the_metric_of_none(self):
+        answers = [NONE, NONE, {"text": ["the red cat", "cat"], "answer_start": [0, 8]}, {"text": ["cat"]}]
+        scores = spans.squad_scores(["", "cat", "red dog", ""], answers)
+        assert scores == pytest.approx({"exact_match": 25.0, "f1": 100 * (1 + 0 + 0.5 + 0) / 4})
+
+
+@pytest.mark.parametrize("name", ["mrpc", "qnli", "stsb", "squad_v2"])
+def test_fine_prune_runs(name, encoder, tokenizer, tmp_path):
+    if name == "squad_v2":
+        rows = [question(SHORT, "mat"), question(LONG, "red cat"), question(SHORT, "mat") | {"answers": NONE}] * 8
+    elif name == "stsb":
+        rows = similar([i / 8 for i in range(40)], [" ".join(WORDS[: 1 + i % 20]) for i in range(40)])
+    else:
+        rows = sentences(40, 2, PAIRS[name][0])
+    folder = write(write(tmp_path, "train", rows), "validation", rows[:9])
+    task = load_task(name, folder, max_length=32, doc_stride=8)
+    assert task.recipe(4) == (3 * len(rows) // 4, 3e-5)
+    model = load_model(encoder, task)
+    result = fine_prune(
+        model, task, density=0.5, steps=12, lr=1e-3, batch_size=4, warmup_steps=3, cooldown_steps=3,
+        device="cpu", tokenizer=tokenizer, progress=False,
+    )  # fmt: skip
+    assert result.density == pytest.approx(0.5, rel=0.01) and result.settings["task"] == name
+    assert np.isfinite(result.history["loss"]).all() and np.isfinite(result.metrics["loss"])
+    wanted = {"mrpc": {"accuracy", "f1"}, "qnli": {"accuracy"}, "stsb": {"spearman"}}
+    assert set(result.metrics) == {"score", "loss"} | wanted.get(name, {"f1", "exact_match"})
+    assert result.score == result.metrics[task.metric] and -100 <= result.score <= 100
+
+
 class TestHoldout:
     def test_rows_come_from_train_and_leave_it(self, encoded):
         task = encoded.task
@@ -447,6 +642,12 @@ class TestHoldout:
         train, validation = (set(held.rows[split]["context"]) for split in ("train", "validation"))
         assert not train & validation and held.size("validation") == 10
         assert held.size("train") == len(rows) - 12  # four contexts of three rows are needed for ten
+
+    def test_rows_with_one_question_stay_together(self, tmp_path):
+        rows = [{"question": f"who {w} ?", "sentence": s, "label": y} for w in WORDS for y, s in enumerate(("a", "b"))]
+        task = load_task("qnli", write(write(tmp_path, "train", rows), "validation", rows[:1])).holdout(8, seed=0)
+        train, validation = (set(task.rows[split]["question"]) for split in ("train", "validation"))
+        assert not train & validation and len(validation) == 4
 
     @pytest.mark.parametrize("n", [0, -1, 403, 2.0])
     def test_bad_sizes(self, encoded, n):

@@ -15,6 +15,8 @@ from mvp_lite.paths import data_path
 def load_model(name_or_path: str | Path, task: Task, *, pretrained: bool = True, seed: int = 0) -> Any:
     """A transformers model in float32 on the CPU, with a classification or question-answering head for `task`.
 
+    A regression task gets a classification head of one output, trained by mean squared error.
+
     `name_or_path` is "toy" (the encoder in the package), a local folder or a hub name. Weights that the checkpoint
     lacks (the head; all of them with `pretrained=False`) are drawn with `seed`, without touching the global random
     state.
@@ -28,7 +30,9 @@ def load_model(name_or_path: str | Path, task: Task, *, pretrained: bool = True,
     labels: dict[str, Any] = {"num_labels": task.num_labels}
     if task.labels:
         labels = {"id2label": dict(enumerate(task.labels)), "label2id": {n: i for i, n in enumerate(task.labels)}}
-    auto: Any = AutoModelForSequenceClassification if task.kind == "classification" else AutoModelForQuestionAnswering
+    if task.kind != "span":  # else the checkpoint's, or the first batch's labels, would decide
+        labels["problem_type"] = "regression" if task.kind == "regression" else "single_label_classification"
+    auto: Any = AutoModelForQuestionAnswering if task.kind == "span" else AutoModelForSequenceClassification
     with _quiet(), torch.random.fork_rng(devices=[]), torch.device("cpu"):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed the GPUs too
         try:

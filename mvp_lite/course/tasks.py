@@ -1,4 +1,4 @@
-"""Eight tasks, one interface: four in the toy language, four real ones from the hub or from a local folder."""
+"""Twelve tasks, one interface: four in the toy language, eight real ones from the hub or from a local folder."""
 
 import gzip
 import hashlib
@@ -14,12 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mvp_lite.course.spans import answer_problem, answer_tokens, best_spans, squad_scores
 from mvp_lite.paths import data_path
 
 SPLITS = ("train", "validation")
 WINDOW = 50  # batches sorted by length together, as in the usual length-grouped sampler
-N_BEST = 20  # start and end candidates of a window
-MAX_ANSWER = 30  # tokens of the longest answer looked for
 CHUNK = 4096  # rows tokenised at once; bounds the memory of the tokenizer's Python lists
 
 Columns = dict[str, list[Any]]
@@ -27,11 +26,17 @@ Columns = dict[str, list[Any]]
 
 @dataclass(frozen=True)
 class TaskSpec:
-    """What has to be known about a task before its rows are read; `group` is the text that rows may share."""
+    """What has to be known about a task before its rows are read; `group` is the text that rows may share.
+
+    With `labels` it is classification, with a `scale` (lowest and highest label) regression, else answers are spans;
+    `optional` ones may be missing.
+    """
 
     text_columns: tuple[str, ...]
     group: str
     labels: tuple[str, ...] = ()
+    scale: tuple[float, ...] = ()
+    optional: bool = False
     metrics: tuple[str, ...] = ("accuracy",)
     hub: tuple[str, ...] = ()
     validation: str = "validation"
@@ -40,15 +45,15 @@ class TaskSpec:
 
     @property
     def kind(self) -> str:
-        return "classification" if self.labels else "span"
+        return "classification" if self.labels else "regression" if self.scale else "span"
 
     @property
     def label_column(self) -> str:
-        return "label" if self.labels else "answers"
+        return "answers" if self.kind == "span" else "label"
 
     @property
     def columns(self) -> tuple[str, ...]:
-        return (*(() if self.labels else ("id",)), *self.text_columns, self.label_column)
+        return (*(("id",) if self.kind == "span" else ()), *self.text_columns, self.label_column)
 
 
 _SENTIMENT = TaskSpec(("sentence",), "sentence", ("negative", "positive"), hub=("stanfordnlp/sst2",))
@@ -74,6 +79,11 @@ _SPAN = TaskSpec(
     max_length=384,
     doc_stride=128,
 )
+_TWO = ("sentence1", "sentence2")
+
+
+def _glue(name: str, text_columns: tuple[str, ...], **options: Any) -> TaskSpec:
+    return TaskSpec(text_columns, text_columns[0], hub=("nyu-mll/glue", name), **options)
 
 
 def _toy(spec: TaskSpec, **changes: Any) -> TaskSpec:
@@ -88,7 +98,11 @@ SPECS: dict[str, TaskSpec] = {
     "sst2": _SENTIMENT,
     "mnli": _INFERENCE,
     "qqp": _PARAPHRASE,
+    "mrpc": _glue("mrpc", _TWO, labels=("not_equivalent", "equivalent"), metrics=("accuracy", "f1")),
+    "qnli": _glue("qnli", ("question", "sentence"), labels=("entailment", "not_entailment")),
+    "stsb": _glue("stsb", _TWO, scale=(0.0, 5.0), metrics=("spearman",)),
     "squad": _SPAN,
+    "squad_v2": replace(_SPAN, hub=("rajpurkar/squad_v2",), optional=True),
 }
 TASKS = tuple(SPECS)
 
@@ -98,7 +112,7 @@ class Task:
     """Rows of a task, read and checked but not yet tokenised.
 
     `rows[split][column]` is a list; `splits` are "train" and "validation". `metric` is what `score` means:
-    "accuracy" or "f1". Tokenise with `encode`; take a slice for tuning out of train with `holdout`.
+    "accuracy", "f1" or "spearman". Tokenise with `encode`; take a slice for tuning out of train with `holdout`.
     """
 
     name: str
@@ -113,18 +127,18 @@ class Task:
 
     @property
     def kind(self) -> str:
-        """What is predicted: "classification" (one label) or "span" (start and end of an answer)."""
+        """What is predicted: "classification" (one label), "regression" (a number) or "span" (an answer's ends)."""
         return self.spec.kind
 
     @property
     def labels(self) -> list[str]:
-        """Names of the classes in the order of their numbers; empty for a span task."""
+        """Names of the classes in the order of their numbers; empty where there are no classes."""
         return list(self.spec.labels)
 
     @property
     def num_labels(self) -> int:
-        """Outputs of the head: one per class, or 2 (start and end) for a span task."""
-        return len(self.spec.labels) or 2
+        """Outputs of the head: one per class, 1 for regression, 2 (start and end) for a span task."""
+        return len(self.spec.labels) or (1 if self.kind == "regression" else 2)
 
     @property
     def metric(self) -> str:
@@ -174,7 +188,7 @@ class Task:
     def holdout(self, n: int, seed: int) -> "Task":
         """The same task with `n` rows of train as its validation split, for tuning; the real one is not in it.
 
-        Rows that share a text (SQuAD: the context; MNLI: the premise; else the first sentence) stay on one side: those
+        Rows that share a text (SQuAD: the context; else the first, as MNLI's premise) stay on one side: those
         that share one with the last rows taken leave train too, so train shrinks by `n` rows or a few more.
         """
         total = self.size("train")
@@ -208,9 +222,9 @@ def load_task(
     never more than the tokenizer allows. `doc_stride` is the number of context tokens two neighbouring SQuAD windows
     share (128; toy 8). `limit` keeps the first rows of each split.
 
-    Raises ValueError for an unknown name, a missing column, a label out of range, or an answer that is not in its
-    context (naming folder, file and the first such row); FileNotFoundError for a missing file; OSError for a hub data
-    set that cannot be reached.
+    Raises ValueError for an unknown name, a missing column, a label out of range (as the -1 of GLUE's test rows), or an
+    answer that is not in its context (naming folder, file and the first such row); FileNotFoundError for a missing
+    file; OSError for a hub data set that cannot be reached.
     """
     if name not in SPECS:
         raise ValueError(f"name={name!r} is not a task; there are: {', '.join(TASKS)}")
@@ -300,19 +314,12 @@ def _check_rows(where: str, spec: TaskSpec, columns: Columns) -> None:
             if type(label) is not int or not 0 <= label < len(spec.labels):
                 names = ", ".join(f"{i} {text}" for i, text in enumerate(spec.labels))
                 raise bad(row, "label", f"is not a label ({names}; rows without one must be left out)")
-        elif (problem := _answer_problem(label, columns["context"][row])) is not None:
+        elif spec.scale:
+            low, high = spec.scale
+            if type(label) not in (int, float) or not low <= label <= high:
+                raise bad(row, "label", f"is not a number from {low:g} to {high:g} (rows without one must be left out)")
+        elif (problem := answer_problem(label, columns["context"][row], spec.optional)) is not None:
             raise bad(row, "answers", problem)
-
-
-def _answer_problem(answers: Any, context: str) -> str | None:
-    try:
-        pairs = list(zip(answers["text"], answers["answer_start"], strict=True))
-        wrong = [text for text, at in pairs if not text or at < 0 or context[at : at + len(text)] != text]
-    except (TypeError, KeyError, ValueError):
-        return "is not {'text': [...], 'answer_start': [...]} with lists of equal length"
-    if not pairs:
-        return "holds no answer (rows without one, as in SQuAD 2.0, must be left out)"
-    return f"does not fit its context: {wrong[0]!r} is not at its answer_start" if wrong else None
 
 
 def _check_count(argument: str, value: Any) -> None:
@@ -382,6 +389,8 @@ class EncodedTask:
     ) -> Iterator[dict[str, Tensor]]:
         """Batches ready for `model(**batch)`: (rows, width) integers, and labels or start and end positions (rows,).
 
+        Labels are integers, for regression float32; where there is no answer both its positions are 0.
+
         With a `seed`: endless reshuffled epochs (exactly `steps` batches if given) in which rows of similar length
         share a batch; the rows that do not fill the last batch of an epoch wait for the next epoch's shuffle. Without:
         one pass over all rows, longest first. Width is the longest row's, rounded up to a multiple of 8 but not past
@@ -410,11 +419,14 @@ class EncodedTask:
     ) -> dict[str, float]:
         """Scores in per cent: "score" (the task's metric), "loss" (mean over sequences), and each metric by name.
 
-        Classification: "accuracy", for paraphrase tasks also "f1" of the duplicates. Span: "f1" and "exact_match" as
-        SQuAD defines them, from the best span over all windows of a row (20 starts x 20 ends, at most 30 tokens).
+        Classification: "accuracy", for paraphrase tasks also "f1" of the duplicates. Regression: "spearman", 100 times
+        the correlation of the ranks, ties sharing theirs; 0 if all predictions are equal. Span: "f1" and "exact_match"
+        as SQuAD defines them, from the best span over all windows of a row (20 starts x 20 ends, at most 30 tokens).
+        Where answers are optional, none is predicted if its score, that of token 0 in the window where it is lowest,
+        is above the best span's: the usual rule with a threshold of 0, which is not tuned.
         Batches go to `device`, by default where the model is. Modes of the modules are restored.
         """
-        self._check_head(model)
+        self.check_head(model)
         part = self._part(split)
         _check_count("batch_size", batch_size)
         device = next(model.parameters()).device if device is None else device
@@ -429,21 +441,23 @@ class EncodedTask:
                     result = model(**batch)
                     losses.append(result.loss.double() * len(index))
                     if part.spans is None:
-                        outputs.append(result.logits.argmax(-1)[:, None])
+                        regression = self.task.kind == "regression"
+                        outputs.append(result.logits if regression else result.logits.argmax(-1)[:, None])
                     else:
                         width = batch["input_ids"].shape[1]
                         inside = torch.from_numpy(part.padded(part.spans[:, 0], index, width, -1) >= 0).to(device)
-                        outputs.append(_best_spans(result.start_logits.float(), result.end_logits.float(), inside))
+                        outputs.append(best_spans(result.start_logits.float(), result.end_logits.float(), inside))
         finally:
             for module, mode in modes:
                 module.training = mode
         rank = np.argsort(np.concatenate(order))
         predicted = torch.cat(outputs).cpu().double().numpy()[rank]
-        scores = self._classified(part, predicted) if part.spans is None else self._answered(split, part, predicted)
+        score = {"classification": self._classified, "regression": self._ranked, "span": self._answered}[self.task.kind]
+        scores = score(split, part, predicted)
         loss = float(torch.stack(losses).sum()) / len(part.row)
         return {"score": scores[self.task.metric], "loss": loss, **scores}
 
-    def _classified(self, part: _Part, predicted: np.ndarray) -> dict[str, float]:
+    def _classified(self, split: str, part: _Part, predicted: np.ndarray) -> dict[str, float]:
         truth, guess = part.targets["labels"], predicted[:, 0].astype(int)
         scores = {"accuracy": 100 * float((truth == guess).mean())}
         if "f1" in self.task.spec.metrics:
@@ -451,28 +465,33 @@ class EncodedTask:
             scores["f1"] = 200 * float(((truth == 1) & (guess == 1)).sum()) / max(positives, 1)
         return scores
 
-    def _answered(self, split: str, part: _Part, predicted: np.ndarray) -> dict[str, float]:
-        from torchmetrics.functional.text import squad
+    def _ranked(self, split: str, part: _Part, predicted: np.ndarray) -> dict[str, float]:
+        from torchmetrics.functional.regression import spearman_corrcoef
 
+        truth, guess = torch.from_numpy(part.targets["labels"]).double(), torch.from_numpy(predicted[:, 0])
+        return {"spearman": 100 * float(spearman_corrcoef(guess, truth))}
+
+    def _answered(self, split: str, part: _Part, predicted: np.ndarray) -> dict[str, float]:
         assert part.spans is not None
         rows = self.task.rows[split]
         texts = [""] * self.task.size(split)
-        best = np.full(len(texts), -np.inf)
-        for window, (score, start, end) in enumerate(predicted):
+        best, none = np.full(len(texts), -np.inf), np.full(len(texts), np.inf)
+        for window, (score, start, end, without) in enumerate(predicted):
             row = part.row[window]
+            none[row] = min(none[row], without)
             if score > best[row]:
                 first, last = part.spans[part.begin[window] + int(start)], part.spans[part.begin[window] + int(end)]
                 best[row], texts[row] = score, rows["context"][row][first[0] : last[1]]
-        # Rows are numbered here, since the metric would merge rows that share an id.
-        guesses = [{"id": str(row), "prediction_text": text} for row, text in enumerate(texts)]
-        truths = [{"id": str(row), "answers": answers} for row, answers in enumerate(rows["answers"])]
-        return {name: float(value) for name, value in squad(guesses, truths).items()}
+        if self.task.spec.optional:
+            texts = ["" if none[row] > best[row] else text for row, text in enumerate(texts)]
+        return squad_scores(texts, rows["answers"])
 
-    def _check_head(self, model: torch.nn.Module) -> None:
+    def check_head(self, model: torch.nn.Module) -> None:
+        """Raise ValueError if the model's head is not this task's, in kind or number of outputs."""
         inner: Any = getattr(model, "module", model)
         config = getattr(inner, "config", None)
         outputs = getattr(config, "num_labels", self.task.num_labels)
-        wanted = "labels" if self.task.kind == "classification" else "start_positions"
+        wanted = "start_positions" if self.task.kind == "span" else "labels"
         if outputs != self.task.num_labels or not _takes(inner, wanted):
             raise ValueError(
                 f"model={type(inner).__name__} has a head with {outputs} outputs that does not fit {self.task.name!r} "
@@ -489,7 +508,8 @@ class EncodedTask:
         if part.types is not None:
             arrays["token_type_ids"] = part.padded(part.types, index, width, self.tokenizer.pad_token_type_id)
         arrays |= {name: values[index] for name, values in part.targets.items()}
-        return {name: torch.from_numpy(values.astype(np.int64)).to(device) for name, values in arrays.items()}
+        kinds = {name: np.float32 if values.dtype.kind == "f" else np.int64 for name, values in arrays.items()}
+        return {name: torch.from_numpy(values.astype(kinds[name])).to(device) for name, values in arrays.items()}
 
     def _part(self, split: str) -> _Part:
         if _split(split) not in self._parts:
@@ -520,18 +540,17 @@ class EncodedTask:
             ids.append(_flat(sequences))
             if "token_type_ids" in names:
                 types.append(_flat(encoded["token_type_ids"]))
-            if task.kind == "classification":
+            if task.kind != "span":
                 row += range(first, first + len(sequences))
                 continue
             for window, sample in enumerate(encoded["overflow_to_sample_mapping"]):
                 in_context = np.array([part == 1 for part in encoded.sequence_ids(window)])
                 span = np.where(in_context[:, None], np.array(encoded["offset_mapping"][window], dtype=np.int32), -1)
-                answers = rows["answers"][first + sample]
                 spans.append(span.astype(np.int32))
-                ends.append(_answer_tokens(span, answers["answer_start"][0], len(answers["text"][0])))
+                ends.append(answer_tokens(span, rows["answers"][first + sample]))
                 row.append(first + sample)
-        if task.kind == "classification":
-            targets = {"labels": np.array(rows["label"])}
+        if task.kind != "span":
+            targets = {"labels": np.array(rows["label"], dtype=np.float32 if task.kind == "regression" else np.int64)}
         else:
             targets = dict(zip(("start_positions", "end_positions"), np.array(ends).T, strict=True))
         return _Part(
@@ -551,33 +570,6 @@ def _flat(sequences: list[list[int]]) -> np.ndarray:
 def _takes(module: Any, argument: str) -> bool:
     parameters = inspect.signature(module.forward).parameters
     return argument in parameters or "input_ids" not in parameters  # a wrapper's signature says nothing
-
-
-def _answer_tokens(span: np.ndarray, start: int, length: int) -> tuple[int, int]:
-    """First and last token of the characters [start, start + length), or (0, 0) if the window does not hold them all.
-
-    span: (tokens, 2) characters of each token in the context, -1 outside it.
-    """
-    tokens = np.flatnonzero(span[:, 0] >= 0)
-    begins, ends = span[tokens].T
-    if not tokens.size or begins[0] > start or ends[-1] < start + length:
-        return 0, 0
-    first, last = np.searchsorted(ends, start, "right"), np.searchsorted(begins, start + length, "left") - 1
-    return (int(tokens[first]), int(tokens[last])) if first <= last else (0, 0)
-
-
-def _best_spans(start: Tensor, end: Tensor, inside: Tensor) -> Tensor:
-    """(windows, 3): score, first and last token of the best span; score -inf if a window has none.
-
-    start, end: (windows, width) logits; inside: True for tokens of the context.
-    """
-    count = min(N_BEST, start.shape[1])
-    starts, first = start.masked_fill(~inside, -torch.inf).topk(count)
-    ends, last = end.masked_fill(~inside, -torch.inf).topk(count)
-    gap = last[:, None, :] - first[:, :, None]
-    scores = (starts[:, :, None] + ends[:, None, :]).masked_fill((gap < 0) | (gap >= MAX_ANSWER), -torch.inf)
-    score, at = scores.flatten(1).max(1, keepdim=True)
-    return torch.cat([score, first.gather(1, at // count), last.gather(1, at % count)], dim=1)
 
 
 def _in_order(lengths: np.ndarray, batch_size: int) -> Iterator[np.ndarray]:
