@@ -17,7 +17,7 @@ def main(argv: list[str] | None = None) -> int:
     run = commands.add_parser("run", help="fine-prune a model on a task: methods x densities x seeds, into a CSV")
     run.add_argument("--model", required=True, help='"toy", a local folder or a hub name')
     run.add_argument("--model-name", help="name to record in the CSV (default: --model, of a folder its last part)")
-    run.add_argument("--task", required=True, help="toy/…, sst2, mnli, qqp or squad")
+    run.add_argument("--task", required=True, help="toy/…, or sst2, mnli, qqp, mrpc, qnli, stsb, squad, squad_v2")
     run.add_argument("--data-dir", help="folder of JSON lines; without it the hub's data set is read")
     run.add_argument("--max-length", type=int, help="tokens per row (default: the task's)")
     run.add_argument("--doc-stride", type=int, help="context tokens that neighbouring windows share (SQuAD: 128)")
@@ -52,6 +52,13 @@ def main(argv: list[str] | None = None) -> int:
     _grid_options(sizes, densities="1.0", seeds="0,1,2,3,4", steps=None, lrs=None, tune_steps=None)
     sizes.set_defaults(methods=["dense"])
 
+    structured = toy.add_parser("structured", help="groups of weights at equal numbers of weights (resumable)")
+    structured.add_argument("--tasks", type=_words, default=_words("inference,paraphrase"))
+    structured.add_argument("--methods", type=_words, default=_words("movement,magnitude"))
+    structured.add_argument("--groups", type=_words, default=_words("weights,heads+neurons,blocks"))
+    structured.add_argument("--out", type=Path, help="results file (default: data/results/toy_structured.csv)")
+    _grid_options(structured, densities="0.3,0.1", seeds="0,1,2", steps=None, lrs=None, tune_steps=None)
+
     figure = commands.add_parser("figure", help="draw score against density from a results file")
     figure.add_argument("--results", type=Path, help="results file (default: data/results/toy.csv)")
     figure.add_argument("--out", type=Path, help="PNG file (default: data/results/score_against_density.png)")
@@ -84,6 +91,8 @@ def main(argv: list[str] | None = None) -> int:
             _lambda(args, words)
         elif args.action == "sizes":
             _sizes(args, words)
+        elif args.action == "structured":
+            _structured(args, words)
         else:
             _measure(args, words)
     except (ValueError, OSError) as error:
@@ -110,6 +119,7 @@ def _grid_options(parser: argparse.ArgumentParser, **defaults: Any) -> None:
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--scope", choices=("local", "global"), default="local")
     parser.add_argument("--distil", action="store_true", help="with a teacher: the dense model, fine-tuned alike")
+    parser.add_argument("--plain-rates", action="store_true", help="with --distil: the rates chosen without a teacher")
     parser.add_argument("--layers", type=Path, help="file for the entries kept in each matrix")
     parser.add_argument("--bf16", action="store_true", help="bfloat16 autocast")
 
@@ -118,6 +128,7 @@ def _grid(args: argparse.Namespace, words: list[str], **fixed: Any) -> Any:
     from mvp_lite.course.experiments import Grid
 
     names = "methods densities seeds steps lrs tune_steps tune_seeds holdout batch_size scope distil bf16".split()
+    names.append("plain_rates")
     return Grid(**{name: getattr(args, name) for name in names}, command=_recorded(words), **fixed)
 
 
@@ -203,6 +214,19 @@ def _sizes(args: argparse.Namespace, words: list[str]) -> None:
     tasks = [f"toy/{name}" for name in args.tasks]
     grid = _grid(args, words, model="toy", task="")
     run_sizes(grid, tasks, args.folder, args.out or _results("toy_sizes.csv"), sizes=sizes, log=_log)
+
+
+def _structured(args: argparse.Namespace, words: list[str]) -> None:
+    from mvp_lite.course import toy
+    from mvp_lite.course.experiments import task_grids
+    from mvp_lite.course.structured import run_structured
+
+    args.steps = args.steps or toy.STEPS
+    args.lrs = args.lrs or list(toy.LRS)
+    args.tune_steps = args.tune_steps or args.steps
+    grid = _grid(args, words, model="toy", task="")
+    for part in task_grids(grid, [f"toy/{name}" for name in args.tasks]):
+        run_structured(part, args.groups, args.out or _results("toy_structured.csv"), _log)
 
 
 def _figure(args: argparse.Namespace) -> None:

@@ -30,7 +30,7 @@ COURSE = [
     "pretrained",
     *(
         f"figures.{part}"
-        for part in ("style", "results", "curves", "derivations", "distillation", "anatomy", "audit", "gradient_free")
+        for part in "style results curves derivations distillation anatomy structure audit gradient_free".split()
     ),
     "figures",
     "notebook",
@@ -38,6 +38,7 @@ COURSE = [
     "ledger",
     *EXERCISES,
     "experiments",
+    "structured",
     "sizes",
     "tables",
     "editions",

@@ -49,6 +49,7 @@ from mvp_lite.course.figures.results import (
     training,
     weights_moved,
 )
+from mvp_lite.course.figures.structure import group_masks, score_by_groups, speed_and_operations
 from mvp_lite.course.figures.style import METHOD_STYLE, OKABE_ITO, STYLE, save, show
 
 __all__ = [
@@ -66,6 +67,7 @@ __all__ = [
     "density_by_head",
     "density_by_layer",
     "gate_curves",
+    "group_masks",
     "hard_concrete_gate",
     "layer_history",
     "leads",
@@ -85,6 +87,7 @@ __all__ = [
     "score_against_operations",
     "score_against_parameters",
     "score_against_weight",
+    "score_by_groups",
     "score_by_task",
     "score_curves",
     "score_table",
@@ -93,6 +96,7 @@ __all__ = [
     "shares",
     "show",
     "softened",
+    "speed_and_operations",
     "summarise",
     "teacher_gains",
     "training",

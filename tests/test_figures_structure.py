@@ -1,0 +1,93 @@
+"""Figures of structured pruning draw the data they are given: masks, points with quartiles, means with their spread."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from matplotlib import pyplot as plt
+
+from mvp_lite.course import figures
+from mvp_lite.course.figures.structure import GROUP_STYLE
+
+
+@pytest.fixture(autouse=True)
+def _close_figures():
+    yield
+    plt.close("all")
+
+
+def line(ax, label):
+    (found,) = [line for line in ax.get_lines() if line.get_label() == label]
+    return found
+
+
+def test_group_masks_draws_what_is_kept():
+    M = torch.tensor([[1, 0, 0], [1, 1, 0]], dtype=torch.bool)
+    axes = figures.group_masks({"rows": M, "half": M.double() * 0.5})
+    assert [ax.get_title() for ax in axes] == ["rows", "half"]
+    for ax in axes:
+        image = ax.get_images()[0]
+        assert np.array_equal(image.get_array(), M.numpy()) and image.get_clim() == (0, 1)
+
+
+SPEED = pd.DataFrame(
+    [("1 x 32", "masked", 1.0, 0.98, 1.03, 1.0), ("1 x 32", "shrunk", 1.6, 1.5, 1.65, 1.7),
+     ("32 x 32", "masked", 1.1, 1.0, 1.2, 1.0), ("32 x 32", "shrunk", 1.5, 1.4, 1.55, 1.7)],
+    columns=["shape", "variant", "speed_up", "low", "high", "fewer"],
+)  # fmt: skip
+
+
+def test_speed_and_operations_draws_quartiles_and_what_was_hoped_for():
+    ax = figures.speed_and_operations(SPEED)
+    assert [tick.get_text() for tick in ax.get_yticklabels()] == ["1 x 32", "32 x 32"]
+    for label, speed, fewer, ranges in (
+        ("zeros left in", [1.0, 1.1], 1.0, [(0.98, 1.03), (1.0, 1.2)]),
+        ("zeros cut out", [1.6, 1.5], 1.7, [(1.5, 1.65), (1.4, 1.55)]),
+    ):
+        (bars,) = [bars for bars in ax.containers if bars.get_label() == f"{label}: measured"]
+        assert np.allclose(bars.lines[0].get_xdata(), speed)
+        assert np.allclose([segment[:, 0] for segment in bars.lines[2][0].get_segments()], ranges)
+        assert np.allclose(line(ax, f"{label}: operations").get_xdata(), fewer)
+        assert np.allclose(line(ax, f"{label}: operations").get_ydata(), bars.lines[0].get_ydata())
+
+
+def runs():
+    cells = [("toy/a", "movement", "weights", 0.1, 0, 60.0), ("toy/a", "movement", "weights", 0.1, 1, 80.0),
+             ("toy/a", "movement", "weights", 0.7, 0, 99.0), ("toy/a", "magnitude", "heads+neurons", 0.7, 0, 90.0),
+             ("toy/b", "magnitude", "blocks", 0.1, 0, 50.0)]  # fmt: skip
+    return pd.DataFrame(cells, columns=["task", "method", "groups", "density", "seed", "score"])
+
+
+def test_score_by_groups_draws_means_and_the_range_of_the_seeds():
+    axes = figures.score_by_groups(runs())
+    titles = [[ax.get_title() for ax in row] for row in axes]
+    assert titles == [["toy/a, movement", "toy/a, magnitude"], ["toy/b, movement", "toy/b, magnitude"]]
+    assert np.allclose(line(axes[0, 0], "single weights").get_xydata(), [[10, 70], [70, 99]])
+    (bars,) = axes[0, 0].containers
+    assert [segment[:, 1].tolist() for segment in bars.lines[2][0].get_segments()] == [[60, 80], [99, 99]]
+    assert np.allclose(line(axes[0, 1], "heads and neurons").get_xydata(), [[70 * 0.94, 90]])
+    assert not axes[1, 0].get_lines() and len(axes[1, 1].get_lines()) > 0
+    (legend,) = axes[0, 0].figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["single weights", "blocks 8 x 8", "heads and neurons"]
+
+
+def test_groups_are_told_apart_without_colour():
+    looks = GROUP_STYLE.values()
+    assert len({look.marker for look in looks}) == len({look.colour for look in looks}) == len(looks)
+
+
+@pytest.mark.parametrize(
+    ("draw", "message"),
+    [
+        (lambda: figures.group_masks({}), "masks is empty"),
+        (lambda: figures.group_masks({"x": torch.ones(3)}), r"masks\['x'\] has shape \(3,\)"),
+        (lambda: figures.speed_and_operations(SPEED.drop(columns="low")), "lacks the column 'low'"),
+        (lambda: figures.speed_and_operations(SPEED.assign(variant="sparse")), "variant='sparse': 'masked' or"),
+        (lambda: figures.score_by_groups(runs().assign(groups="rows")), "groups='rows': one of weights"),
+        (lambda: figures.score_by_groups(runs().assign(method="x")), "method='x': one of dense"),
+        (lambda: figures.score_by_groups(runs().drop(columns="seed")), "lacks the column 'seed'"),
+    ],
+)
+def test_what_cannot_be_drawn_is_named(draw, message):
+    with pytest.raises(ValueError, match=message):
+        draw()

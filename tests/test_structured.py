@@ -1,0 +1,75 @@
+"""The grid with groups: equal numbers of weights, tuned rates, rows that are not run again; in miniature."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from mvp_lite.__main__ import main
+from mvp_lite.course import structured
+from mvp_lite.course.experiments import Grid, read_rows
+from mvp_lite.course.pretrained import load_model
+from mvp_lite.course.structured import GROUPS, STRUCTURED_COLUMNS, group_density, kept_of_encoder, run_structured
+from mvp_lite.course.tasks import load_task
+from mvp_lite.pruner import Pruner
+
+GRID = Grid("toy", "toy/sentiment", ["movement", "magnitude"], [0.5, 0.1], [0], 10, [1e-4, 1e-3], 10, holdout=100,
+            batch_size=8, command="python")  # fmt: skip
+
+
+@pytest.mark.parametrize("name", GROUPS)
+@pytest.mark.parametrize("density", [0.7, 0.5, 0.3, 0.125, 0.1])
+def test_every_choice_of_groups_keeps_as_many_weights(name, density):
+    if name == "neurons" and density <= 1 / 3:
+        with pytest.raises(ValueError, match=f"density={density}: neurons alone leave the attention"):
+            group_density(name, density)
+        return
+    model = load_model("toy", load_task("toy/sentiment", limit=2))
+    pruner = Pruner(model, "magnitude", density=group_density(name, density), total_steps=10, groups=GROUPS[name])
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    pruner.attach(optimizer)
+    for _ in range(10):
+        optimizer.step()
+    assert kept_of_encoder(pruner.finalize()) == pytest.approx(density, abs=0.002)
+
+
+def test_groups_are_run_tuned_and_not_run_again(monkeypatch, tmp_path):
+    out = tmp_path / "structured.csv"
+    run_structured(GRID, ["heads+neurons", "neurons"], out, lambda line: None)
+    rows = read_rows(out, STRUCTURED_COLUMNS)
+    seen = {}
+    for row in rows:
+        seen.setdefault((row["groups"], float(row["density"]), row["method"]), []).append(row)
+    assert len(seen) == 6 and ("neurons", 0.1, "movement") not in seen
+    for (name, density, _), cell in seen.items():
+        assert [row["split"] for row in cell] == ["holdout", "holdout", "validation"]
+        assert float(cell[2]["kept"]) == pytest.approx(density, abs=0.002)
+        best = max(cell[:2], key=lambda row: (float(row["score"]), -float(row["loss"])))
+        assert cell[2]["lr"] == best["lr"] and int(cell[2]["parameters"]) < 900_000
+        if (name, density) == ("neurons", 0.5):  # three quarters of the neurons are gone, and 2 * 128 + 1 a piece
+            whole = sum(p.numel() for p in load_model("toy", load_task("toy/sentiment", limit=2)).parameters())
+            assert int(cell[2]["parameters"]) == whole - 4 * 384 * 257
+    monkeypatch.setattr(structured, "fine_prune", lambda *a, **k: pytest.fail("run again"))
+    run_structured(GRID, ["heads+neurons", "neurons"], out, lambda line: None)
+    assert read_rows(out, STRUCTURED_COLUMNS) == rows
+
+
+def test_a_teacher_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="distil=True"):
+        run_structured(replace(GRID, distil=True), ["blocks"], tmp_path / "x.csv")
+
+
+def test_unknown_groups_are_named(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        main(["toy", "structured", "--groups", "head", "--out", str(tmp_path / "x.csv")])
+    assert "groups='head': one of weights, blocks" in capsys.readouterr().err
+    assert not (tmp_path / "x.csv").exists()
+
+
+def test_the_fraction_counts_zeros_of_all_matrices():
+    model = load_model("toy", load_task("toy/sentiment", limit=2))
+    assert kept_of_encoder(model) == 1.0
+    model.bert.encoder.layer[1].intermediate.dense.weight.data[:, :64] = 0.0  # half of one of 4 * 3 shares
+    model.bert.encoder.layer[1].intermediate.dense.bias.data.zero_()
+    model.bert.embeddings.word_embeddings.weight.data.zero_()
+    assert kept_of_encoder(model) == pytest.approx(1 - 0.5 / 12)
