@@ -1,4 +1,4 @@
-"""The audit's figure draws the rows it is given, and asks for one line a name."""
+"""The audit's figures draw the rows they are given, and ask for what they need."""
 
 import pandas as pd
 import pytest
@@ -63,3 +63,29 @@ def test_task_by_task():
 def test_what_cannot_be_drawn(runs, cells, by, message):
     with pytest.raises(ValueError, match=message):
         mvp.figures.printed_and_released(runs, cells, by=by)
+
+
+DROPS = pd.DataFrame(
+    [("qqp", 0.6, 1.5, 2.0), ("qqp", 0.7, 0.5, 0.75), ("mnli", 0.6, 7.0, 4.5), ("mnli", 0.7, 3.0, 1.0)],
+    columns=["task", "flops", "bert-base", "distilbert"],
+).melt(["task", "flops"], var_name="model", value_name="lost")
+
+
+def test_points_lost():
+    ax = mvp.figures.points_lost(DROPS, limit=4)
+    lines = {line.get_label(): line for line in ax.get_lines()}
+    assert list(lines) == ["BERT-base, 60 %", "BERT-base, 70 %", "DistilBERT, 60 %", "DistilBERT, 70 %", "claimed"]
+    assert [text.get_text() for text in ax.get_yticklabels()] == ["qqp", "mnli"]  # the hardest at the top
+    x, y = lines["DistilBERT, 60 %"].get_data()
+    assert dict(zip([round(place) for place in y], x, strict=True)) == {0: 2.0, 1: 4.5}
+    assert (y < lines["BERT-base, 60 %"].get_ydata()).all()
+    assert lines["BERT-base, 70 %"].get_markerfacecolor() == "white" != lines["BERT-base, 60 %"].get_markerfacecolor()
+    assert set(lines["claimed"].get_xdata()) == {4}
+    bars = [tuple(bar[:, 0]) for bars in ax.collections for bar in bars.get_segments()]
+    assert sorted(bars) == [(0.5, 1.5), (0.75, 2.0), (1.0, 4.5), (3.0, 7.0)]
+
+
+@pytest.mark.parametrize("drops", [DROPS.iloc[:0], DROPS.assign(model="bert-large")])
+def test_points_lost_of_what(drops):
+    with pytest.raises(ValueError, match="some of bert-base, distilbert are wanted"):
+        mvp.figures.points_lost(drops, limit=4)

@@ -9,7 +9,7 @@ from mvp_lite.course.figures.anatomy import (
     score_against_weight,
     weights_left,
 )
-from mvp_lite.course.figures.audit import printed_and_released, printed_by_task
+from mvp_lite.course.figures.audit import points_lost, printed_and_released, printed_by_task
 from mvp_lite.course.figures.curves import (
     common_densities,
     comparable,

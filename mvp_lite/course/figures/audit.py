@@ -1,4 +1,4 @@
-"""Figures of the audit: published runs as lines, and the cells that a paper prints for them as hollow markers."""
+"""Figures of the audit: released runs against printed cells, and what a method loses against what is claimed."""
 
 from __future__ import annotations
 
@@ -13,11 +13,15 @@ from numpy.typing import NDArray
 
 from mvp_lite.course.figures.style import METHOD_STYLE, OKABE_ITO, Look, axes_or_new
 
-__all__ = ["printed_and_released", "printed_by_task"]
+__all__ = ["points_lost", "printed_and_released", "printed_by_task"]
 
 _TEACHER = {
     False: Look("no teacher", OKABE_ITO[0], "o", "-"),
     True: Look("with a teacher", OKABE_ITO[1], "s", "--"),
+}
+_MODEL = {
+    "bert-base": Look("BERT-base", OKABE_ITO[0], "o", "-"),
+    "distilbert": Look("DistilBERT", OKABE_ITO[1], "s", "-"),
 }
 
 
@@ -93,3 +97,43 @@ def printed_by_task(runs: pd.DataFrame, cells: pd.DataFrame) -> NDArray[Any]:
         handles, labels, loc="outside upper center", ncols=len(labels), title="line: released; hollow: printed"
     )
     return axes
+
+
+def points_lost(drops: pd.DataFrame, limit: float, ax: Axes | None = None) -> Axes:
+    """Points that pruning costs, a line of markers for each task and a vertical line at what was claimed.
+
+    Tasks are ordered by the largest loss. Markers tell models apart; the smallest share of FLOPs is filled, others are
+    hollow. A grey bar joins the markers of one model and task.
+
+    Args:
+        drops: columns `task`, `model` ("bert-base", "distilbert"), `flops` (share left) and `lost` (points).
+        limit: the loss that was claimed, in points.
+
+    Raises:
+        ValueError: no row, or a model without a look of its own.
+    """
+    if drops.empty or not set(drops["model"]) <= set(_MODEL):
+        raise ValueError(f"drops has the models {sorted(set(drops['model']))}: some of {', '.join(_MODEL)} are wanted")
+    ax = axes_or_new(ax)
+    tasks = [str(name) for name in drops.groupby("task")["lost"].max().sort_values().index]
+    models = [name for name in _MODEL if name in set(drops["model"])]
+    shares = sorted(float(flops) for flops in drops["flops"].unique())
+    for row, name in enumerate(models):
+        look, shift = _MODEL[name], 0.16 * (len(models) - 1 - 2 * row)
+        mine = drops[drops["model"] == name]
+        ends = mine.groupby("task")["lost"].agg(["min", "max"])
+        ax.hlines(
+            [tasks.index(str(task)) + shift for task in ends.index], ends["min"], ends["max"], "0.8", lw=1.2, zorder=1
+        )
+        for flops in shares:
+            rows = mine[mine["flops"] == flops]
+            y = [tasks.index(task) + shift for task in rows["task"]]
+            face = look.colour if flops == shares[0] else "white"
+            place: dict[str, Any] = {"marker": look.marker, "color": look.colour, "markerfacecolor": face}
+            ax.plot(rows["lost"], y, linestyle="", label=f"{look.label}, {100 * flops:g} %", **place)
+    ax.axvline(limit, color="black", linestyle="--", linewidth=1.2, label="claimed")
+    ax.set_yticks(range(len(tasks)), tasks)
+    ax.set_xlim(left=0)
+    ax.set_xlabel("points lost")
+    ax.legend(loc="lower right", title="FLOPs left", title_fontsize=9.5)
+    return ax
