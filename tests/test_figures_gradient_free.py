@@ -40,6 +40,22 @@ def test_scores_by_iteration_starts_at_one():
     assert list(line(ax, "entrywise (3)").get_xdata()) == [3, 3] and list(line(ax, "printed (1)").get_xdata()) == [1, 1]
 
 
+def test_names_of_recorded_runs():
+    rows = [
+        ("kcm", True, 0, None),
+        ("kcm", True, 512, ""),
+        ("r2d2", False, 0, "sigma=0.5"),
+        ("weight_magnitude", True, 0, None),
+        ("fisher", True, 512, "heads=True"),
+        ("fisher", True, 512, None),
+    ]
+    names = figures.unlabeled_names(pd.DataFrame(rows, columns=["method", "scale", "labelled", "options"]))
+    assert names.tolist() == ["kcm", "kcm_labels", "r2d2", "weight_magnitude_scaled", "fisher_heads", "fisher"]
+    assert set(names) <= set(LOOK)
+    with pytest.raises(ValueError, match="'options'"):
+        figures.unlabeled_names(pd.DataFrame({"method": ["kcm"], "scale": [True], "labelled": [0]}))
+
+
 def table(*rows):
     return pd.DataFrame(rows, columns=["method", "flops", "score"])
 

@@ -39,6 +39,7 @@ from mvp_lite.course.figures.gradient_free import (
     neurons_by_layer,
     score_against_operations,
     scores_by_iteration,
+    unlabeled_names,
 )
 from mvp_lite.course.figures.results import (
     average_over_tasks,
@@ -76,6 +77,7 @@ __all__ = [
     "neurons_by_layer",
     "paired",
     "predicted_measured",
+    "points_lost",
     "printed_and_released",
     "printed_by_task",
     "quadrants",
@@ -101,6 +103,7 @@ __all__ = [
     "teacher_gains",
     "training",
     "trajectories",
+    "unlabeled_names",
     "weights_left",
     "weights_moved",
 ]

@@ -13,7 +13,14 @@ from matplotlib.axes import Axes
 
 from mvp_lite.course.figures.style import OKABE_ITO, Look, axes_or_new
 
-__all__ = ["UNLABELED_STYLE", "choices", "neurons_by_layer", "score_against_operations", "scores_by_iteration"]
+__all__ = [
+    "UNLABELED_STYLE",
+    "choices",
+    "neurons_by_layer",
+    "score_against_operations",
+    "scores_by_iteration",
+    "unlabeled_names",
+]
 
 #: how the methods of `mvp_lite.prune_neurons` are drawn; with least squares "_scaled", with labels "_labels"
 UNLABELED_STYLE: dict[str, Look] = {
@@ -33,6 +40,24 @@ UNLABELED_STYLE: dict[str, Look] = {
     "fisher": Look("Fisher, labels", "#000000", "*", "-"),
     "fisher_heads": Look("Fisher, labels, heads too", "#000000", "1", "--"),
 }
+
+
+def unlabeled_names(results: pd.DataFrame) -> pd.Series:
+    """Name in `UNLABELED_STYLE` of each run of `python -m mvp_lite unlabeled`.
+
+    Args:
+        results: columns method, scale, labelled and options; an empty cell of options is none.
+
+    Raises:
+        ValueError: a missing column, no row.
+    """
+    _columns(results, "method", "scale", "labelled", "options")
+    own = results["method"].isin(["kcm", "fisher"])  # scaled, unless told otherwise
+    names = results["method"].astype(str)
+    names = names.mask(results["scale"].astype(bool) & ~own, names + "_scaled")
+    names = names.mask((results["labelled"] > 0) & (results["method"] == "kcm"), names + "_labels")
+    heads: pd.Series = results["options"].fillna("").astype(str).str.contains("heads=True")
+    return names.mask(heads, names + "_heads")
 
 
 def scores_by_iteration(history: Any, stops: Mapping[str, int], ax: Axes | None = None) -> Axes:
