@@ -33,6 +33,8 @@ NORMALISATIONS = ("minmax", "max", "zscore", "none")
 STATISTICS = ("mean", "abs", "rms")
 #: families whose FFN adds to the stream after its own normalisation, so that the block's output holds the sum
 _PRE_NORM = ("gpt2", "vit", "llama", "mistral", "qwen2")
+#: bytes that dense streams may take; where they are more they are computed a second time
+_ROOM = 4 * 2**30
 
 Batch = Mapping[str, Tensor]
 
@@ -116,7 +118,7 @@ def d2_scores(model: Any, inputs: Iterable[Batch], *, statistic: str = "mean") -
         raise ValueError(f"statistic={statistic!r}: one of {', '.join(STATISTICS)}")
     ffns = [units for units in find_units(model) if units.kind == "neurons"]
     device = next(model.parameters()).device
-    stats, _ = _activations(model, ffns, [_unlabeled(batch, device) for batch in inputs])
+    stats, _, _ = _activations(model, ffns, [_unlabeled(batch, device) for batch in inputs])
     return [stat[statistic] for stat in stats]
 
 
@@ -244,7 +246,8 @@ def prune_neurons(
     result = copy.deepcopy(model)
     units_of = {kind: [units for units in find_units(result) if units.kind == kind] for kind in ("heads", "neurons")}
     attentions, ffns = units_of["heads"], units_of["neurons"]
-    stats, length = _activations(result, ffns, batches)
+    scale = method in ("kcm", "fisher") if scale is None else scale
+    stats, length, streams = _activations(result, ffns, batches, room=_ROOM if scale and not heads else 0)
     costs = operations(result, length)
     affordable = _affordable(costs, flops, heads)
     gradients = None if labelled is None else mask_gradients(model, labelled, heads)
@@ -287,8 +290,8 @@ def prune_neurons(
                 )
 
     scales, head_scales = ([torch.ones(len(m), device=device) for m in each] for each in (masks, head_masks))
-    if method in ("kcm", "fisher") if scale is None else scale:
-        scales, head_scales = _fit(result, masks, head_masks, batches, ridge)
+    if scale:
+        scales, head_scales = _fit(result, masks, head_masks, batches, ridge, streams)
     kept = 0.0
     for kind, cost, unit_masks, found in (
         ("heads", costs["per_head"], head_masks, head_scales),
@@ -352,12 +355,32 @@ def _real(H: Tensor, batch: Batch) -> Tensor:
 
 
 def _activations(
-    model: Any, ffns: list[Units], batches: list[dict[str, Tensor]]
-) -> tuple[list[dict[str, Tensor]], float]:
-    """For each FFN the mean, mean size and root mean square of its neurons' activations H, (N,) each; tokens a row."""
+    model: Any, ffns: list[Units], batches: list[dict[str, Tensor]], room: int = 0
+) -> tuple[list[dict[str, Tensor]], float, list[list[Tensor]]]:
+    """For each FFN the mean, mean size and root mean square of its neurons' activations H, (N,) each; tokens a row.
+
+    And for each FFN and batch the stream behind it, (real tokens, d), which `_fit` aims at; nothing if these are
+    larger than `room` bytes.
+    """
     sums: list[Any] = [0.0] * len(ffns)
+    streams: list[list[Tensor]] = [[] for _ in ffns]
+    pre_norm = model.config.model_type in _PRE_NORM
     tokens = rows = 0
     current: dict[str, Tensor] = {}
+
+    def keep(n: int, seen: dict[str, Tensor]) -> Any:
+        def hook(module: nn.Module, args: tuple[Tensor, ...], out: Any) -> None:
+            nonlocal room
+            stream = _hidden(out) if pre_norm else seen["x"] + seen["out"]
+            seen.clear()
+            room -= stream.nbytes
+            if room >= 0:
+                streams[n].append(stream[_real(stream, current)])
+            else:
+                for others in streams:
+                    others.clear()
+
+        return hook
 
     def watch(n: int) -> Any:
         def hook(module: nn.Module, args: tuple[Tensor, ...]) -> None:
@@ -371,12 +394,18 @@ def _activations(
         return hook
 
     with evaluating(model) as handles, torch.no_grad():
-        handles += [units.columns.module.register_forward_pre_hook(watch(n)) for n, units in enumerate(ffns)]
+        for n, units in enumerate(ffns):
+            handles.append(units.columns.module.register_forward_pre_hook(watch(n)))
+            if room:
+                seen: dict[str, Tensor] = {}
+                handles += _watch(units, seen)
+                handles.append(model.get_submodule(units.block).register_forward_hook(keep(n, seen)))
         for batch in batches:
             current = batch
             model(**batch)
     means = [total / tokens for total in sums]
-    return [{"mean": mean, "abs": size, "rms": square.sqrt()} for mean, size, square in means], tokens / rows
+    stats = [{"mean": mean, "abs": size, "rms": square.sqrt()} for mean, size, square in means]
+    return stats, tokens / rows, streams if room > 0 else []
 
 
 class _Stop(Exception):
@@ -384,13 +413,15 @@ class _Stop(Exception):
 
 
 def _fit(
-    model: Any, masks: list[Tensor], head_masks: list[Tensor], batches: list[dict[str, Tensor]], ridge: float
-) -> tuple[list[Tensor], list[Tensor]]:
+    model: Any, masks: list[Tensor], head_masks: list[Tensor], batches: list[dict[str, Tensor]], ridge: float,
+    targets: list[list[Tensor]] | None = None,
+) -> tuple[list[Tensor], list[Tensor]]:  # fmt: skip
     """Scales for the neurons, and for the heads, that stay, found layer by layer.
 
     A dense copy and a cut one go through the blocks side by side. In each, the cut one's units are scaled so that its
     stream after them, residual included, comes closest to the dense one's, on all real tokens: first the heads, where
-    any was pruned anywhere, then the neurons.
+    any was pruned anywhere, then the neurons. `targets`: the dense streams behind the FFNs, if `_activations` kept
+    them; then, unless heads are fitted, the dense model does not run again.
     """
     cut = copy.deepcopy(model)
     wanted = {"heads": iter(head_masks), "neurons": iter(masks)}
@@ -400,11 +431,13 @@ def _fit(
         small.keep(mask.nonzero().reshape(-1))
         pairs.append((units, small, mask))
     fitted = {"neurons"} if all(bool(mask.all()) for mask in head_masks) else {"heads", "neurons"}
+    sides = {"cut": cut} if targets and "heads" not in fitted else {"dense": model, "cut": cut}
+    known = iter(targets or [])
     pre_norm = model.config.model_type in _PRE_NORM
     scales: dict[str, list[Tensor]] = {"heads": [], "neurons": []}
     with evaluating(model) as handles, evaluating(cut) as cut_handles, torch.no_grad():
         calls = _first_calls(model, model.get_submodule(pairs[0][0].block), batches)
-        streams = [[args[0], args[0]] for args, _ in calls]
+        streams = [{"dense": args[0], "cut": args[0]} for args, _ in calls]
         for units, small, mask in pairs:
             if units.kind not in fitted:
                 scales[units.kind].append(torch.ones(units.count, device=mask.device))
@@ -416,24 +449,26 @@ def _fit(
             handles += _watch(units, seen["dense"])
             cut_handles += _watch(small, seen["cut"])
             before_ffn = []
-            for stream, (args, kwargs), batch in zip(streams, calls, batches, strict=True):
-                outputs = [
-                    _hidden(one.get_submodule(units.block)(x, *args[1:], **kwargs))
-                    for one, x in zip((model, cut), stream, strict=True)
-                ]
+            wanted_here = next(known, []) if units.kind == "neurons" else []
+            for i, (stream, (args, kwargs), batch) in enumerate(zip(streams, calls, batches, strict=True)):
+                outputs = {
+                    side: _hidden(one.get_submodule(units.block)(stream[side], *args[1:], **kwargs))
+                    for side, one in sides.items()
+                }
                 if units.kind == "heads":  # the residual is the block's own input
-                    sums = [x + part["out"] for x, part in zip(stream, seen.values(), strict=True)]
+                    sums = {side: stream[side] + seen[side]["out"] for side in sides}
                 elif pre_norm:
                     sums = outputs
                 else:
-                    sums = [part["x"] + part["out"] for part in seen.values()]
-                real = _real(sums[0], batch)
-                H, error = (x[real].float() for x in (seen["cut"]["H"], sums[0] - sums[1]))
+                    sums = {side: seen[side]["x"] + seen[side]["out"] for side in sides}
+                real = _real(sums["cut"], batch)
+                target = sums["dense"][real] if "dense" in sums else wanted_here[i]
+                H, error = seen["cut"]["H"][real].float(), (target - sums["cut"][real]).float()
                 for total, part in zip((products, errors), _products(H, W, error), strict=True):
                     total += part
                 if units.kind == "neurons":
-                    stream[0] = outputs[0]
-                    x = outputs[1] - seen["cut"]["out"] if pre_norm else seen["cut"]["x"]
+                    stream |= outputs
+                    x = outputs["cut"] - seen["cut"]["out"] if pre_norm else seen["cut"]["x"]
                     before_ffn.append((x, seen["cut"]["H"]))
             # What the units add up to is A 1 now and should be A 1 + error.
             AtA = products * (W @ W.T) if units.kind == "neurons" else products
@@ -445,7 +480,7 @@ def _fit(
             if units.kind == "neurons":  # the cut block again, from its FFN's second map on
                 norm = nn.Identity() if pre_norm else _last_norm(cut.get_submodule(units.block))
                 for stream, (x, H) in zip(streams, before_ffn, strict=True):
-                    stream[1] = norm(x + columns.module(H))
+                    stream["cut"] = norm(x + columns.module(H))
             scales[units.kind].append(torch.ones(units.count, device=m.device).masked_scatter(mask, m))
     return scales["neurons"], scales["heads"]
 

@@ -316,3 +316,14 @@ def test_unknown_families_are_refused():
     t5 = hf.T5ForConditionalGeneration(hf.T5Config(vocab_size=20, d_model=8, d_kv=4, d_ff=8, num_layers=1, num_heads=2))
     with pytest.raises(ValueError, match="'t5'"):
         prune_neurons(t5, [{"input_ids": torch.zeros(1, 3, dtype=torch.long)}])
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_dense_streams_kept_or_computed_again_give_the_same_scales(family, monkeypatch):
+    model = make(family)
+    found = []
+    for room in (2**30, 2500, 0):  # all fit; too small for all of them; none asked for
+        monkeypatch.setattr(gradient_free, "_ROOM", room)
+        found.append(prune_neurons(model, [inputs(model)], flops=0.8, method="random", scale=True).scales)
+    for other in found[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(found[0], other, strict=True))
