@@ -59,6 +59,35 @@ def main(argv: list[str] | None = None) -> int:
     structured.add_argument("--out", type=Path, help="results file (default: data/results/toy_structured.csv)")
     _grid_options(structured, densities="0.3,0.1", seeds="0,1,2", steps=None, lrs=None, tune_steps=None)
 
+    unlabeled = commands.add_parser(
+        "unlabeled", help="prune a dense model without labels: methods x budgets x samples of text (resumable)"
+    )
+    unlabeled.add_argument("--model", default="toy", help='"toy", a local folder or a hub name')
+    unlabeled.add_argument(
+        "--model-name", help="name to record in the CSV (default: --model, of a folder its last part)"
+    )
+    unlabeled.add_argument("--task", required=True, help="toy/…, sst2, mnli, squad, …")
+    unlabeled.add_argument("--data-dir", help="folder of JSON lines; without it the hub's data set is read")
+    unlabeled.add_argument("--max-length", type=int, help="tokens per row (default: the task's)")
+    unlabeled.add_argument("--doc-stride", type=int, help="context tokens that neighbouring windows share")
+    unlabeled.add_argument("--score-rows", type=int, help="score so many rows of validation, drawn once (default: all)")
+    unlabeled.add_argument("--methods", type=_words, help="each perhaps with +scale, +labels, +heads (default: all)")
+    unlabeled.add_argument("--flops", type=_numbers(float), default=[0.6, 0.7, 0.8], help="operations that stay")
+    unlabeled.add_argument("--seeds", type=_numbers(int), default=list(range(10)), help="samples of the text")
+    unlabeled.add_argument("--sequences", type=int, default=2000, help="rows of train in a sample")
+    unlabeled.add_argument(
+        "--labels", type=int, default=512, help="rows that keep their labels for methods with labels"
+    )
+    unlabeled.add_argument("--options", default="", help='of prune_neurons, for instance "sigma=0.5 stop=entrywise"')
+    unlabeled.add_argument("--source", help="take the text from this task's train rows instead")
+    unlabeled.add_argument("--source-dir", help="folder of the source's JSON lines")
+    unlabeled.add_argument("--steps", type=int, help="of the dense fine-tuning (default: the task's)")
+    unlabeled.add_argument("--lr", type=float, help="of the dense fine-tuning (default: the task's)")
+    unlabeled.add_argument("--batch-size", type=int, default=32)
+    unlabeled.add_argument("--bf16", action="store_true", help="fine-tune under bfloat16 autocast; all else is float32")
+    unlabeled.add_argument("--folder", type=Path, default=Path("build/unlabeled"), help="where the dense model is kept")
+    unlabeled.add_argument("--out", type=Path, help="results file (default: data/results/unlabeled_TASK.csv)")
+
     figure = commands.add_parser("figure", help="draw score against density from a results file")
     figure.add_argument("--results", type=Path, help="results file (default: data/results/toy.csv)")
     figure.add_argument("--out", type=Path, help="PNG file (default: data/results/score_against_density.png)")
@@ -77,6 +106,8 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if args.command == "run":
             _run(args, words)
+        elif args.command == "unlabeled":
+            _unlabeled(args, words)
         elif args.command == "figure":
             _figure(args)
         elif args.command == "table":
@@ -104,17 +135,20 @@ def _words(text: str) -> list[str]:
     return [word for word in text.split(",") if word]
 
 
-def _grid_options(parser: argparse.ArgumentParser, **defaults: Any) -> None:
-    def numbers(kind: type) -> Any:
-        return lambda text: [kind(word) for word in _words(text)]
+def _numbers(kind: type) -> Any:
+    return lambda text: [kind(word) for word in _words(text)]
 
-    parser.add_argument("--densities", type=numbers(float), default=numbers(float)(defaults["densities"]))
-    parser.add_argument("--seeds", type=numbers(int), default=numbers(int)(defaults["seeds"]), help="reported seeds")
+
+def _grid_options(parser: argparse.ArgumentParser, **defaults: Any) -> None:
+    parser.add_argument("--densities", type=_numbers(float), default=_numbers(float)(defaults["densities"]))
+    parser.add_argument("--seeds", type=_numbers(int), default=_numbers(int)(defaults["seeds"]), help="reported seeds")
     parser.add_argument("--steps", type=int, default=defaults["steps"], help="optimizer steps of every run")
     lrs = defaults["lrs"]
-    parser.add_argument("--lrs", type=numbers(float), default=lrs and numbers(float)(lrs), help="rates to choose from")
+    parser.add_argument(
+        "--lrs", type=_numbers(float), default=lrs and _numbers(float)(lrs), help="rates to choose from"
+    )
     parser.add_argument("--tune-steps", type=int, default=defaults["tune_steps"], help="steps of a tuning run")
-    parser.add_argument("--tune-seeds", type=numbers(int), default=[100], help="seeds of the tuning runs")
+    parser.add_argument("--tune-seeds", type=_numbers(int), default=[100], help="seeds of the tuning runs")
     parser.add_argument("--holdout", type=int, default=1000, help="rows taken out of train for tuning")
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--scope", choices=("local", "global"), default="local")
@@ -139,10 +173,13 @@ def _recorded(words: list[str]) -> str:
         at = words.index("--folder")
         del words[at : at + 2]
     given = {
-        option: words.index(option) + 1 for option in ("--data-dir", "--out", "--layers", "--model") if option in words
+        option: words.index(option) + 1
+        for option in ("--data-dir", "--source-dir", "--out", "--layers", "--model")
+        if option in words
     }
-    if "--data-dir" in given:
-        words[given["--data-dir"]] = "DATA_DIR"
+    for option, name in {"--data-dir": "DATA_DIR", "--source-dir": "SOURCE_DIR"}.items():
+        if option in given:
+            words[given[option]] = name
     for option in given.keys() & {"--out", "--layers"}:
         words[given[option]] = Path(words[given[option]]).name
     if "--model" in given and Path(words[given["--model"]]).is_dir():
@@ -227,6 +264,15 @@ def _structured(args: argparse.Namespace, words: list[str]) -> None:
     grid = _grid(args, words, model="toy", task="")
     for part in task_grids(grid, [f"toy/{name}" for name in args.tasks]):
         run_structured(part, args.groups, args.out or _results("toy_structured.csv"), _log)
+
+
+def _unlabeled(args: argparse.Namespace, words: list[str]) -> None:
+    from mvp_lite.course.unlabeled import ALL_METHODS, Study, run_study
+
+    given = {name: value for name, value in vars(args).items() if name not in ("command", "out", "methods")}
+    study = Study(**given, methods=args.methods or ALL_METHODS, command=_recorded(words))
+    kind = "toy" if args.task.startswith("toy/") else args.task
+    run_study(study, args.out or _results(f"unlabeled_{kind}.csv"), _log)
 
 
 def _figure(args: argparse.Namespace) -> None:

@@ -39,6 +39,7 @@ COURSE = [
     *EXERCISES,
     "experiments",
     "structured",
+    "unlabeled",
     "sizes",
     "tables",
     "editions",

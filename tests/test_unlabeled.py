@@ -1,0 +1,145 @@
+"""Studies of pruning without labels: rows, resuming, samples, refusals; and what the recorded rows are said to show."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+
+import mvp_lite as mvp
+from mvp_lite.__main__ import _recorded, main
+from mvp_lite.course import unlabeled
+from mvp_lite.course.experiments import read_rows
+from mvp_lite.course.tasks import load_task
+from mvp_lite.course.unlabeled import UNLABELED_COLUMNS, Study, parse_method, parse_options, run_study, sample
+from mvp_lite.gradient_free import prune_neurons
+from mvp_lite.shrinking import shrink
+
+
+@pytest.fixture
+def study(tmp_path):
+    return Study(
+        "toy/sentiment", methods=("weight_magnitude", "kcm", "kcm+labels", "fisher+heads"), flops=(0.8,), seeds=(0, 1),
+        sequences=24, labels=16, batch_size=8, steps=2, lr=1e-4, folder=tmp_path / "dense", command="a command",
+    )  # fmt: skip
+
+
+def test_a_study_is_written_row_by_row_and_not_run_again(study, tmp_path, monkeypatch):
+    out = tmp_path / "rows.csv"
+    run_study(study, out, log=lambda line: None)
+    rows = read_rows(out, UNLABELED_COLUMNS)
+    assert [(r["method"], r["scale"], r["labelled"], r["seed"], r["options"]) for r in rows] == [
+        ("weight_magnitude", "False", "0", "0", ""),  # sees neither sample nor seed
+        *(
+            row
+            for seed in "01"
+            for row in (
+                ("kcm", "True", "0", seed, ""),
+                ("kcm", "True", "16", seed, ""),
+                ("fisher", "True", "16", seed, "heads=True"),
+            )
+        ),
+    ]
+    about = json.loads((tmp_path / "dense" / "toy_sentiment" / "dense.json").read_text())
+    assert {float(r["dense_score"]) for r in rows} == {round(about["score"], 4)} and about["steps"] == 2
+    assert all(0.79 < float(r["left"]) <= 0.8 and r["source"] == "toy/sentiment" for r in rows)
+
+    task = load_task("toy/sentiment")
+    dense = mvp.load_model(tmp_path / "dense" / "toy_sentiment", task)
+    batches = sample(task, mvp.tokenizer_for(dense), 24, 1, 8)
+    again = shrink(prune_neurons(dense, batches, 0.8, min_density=unlabeled.MIN_DENSITY).model)
+    score = task.encode(mvp.tokenizer_for(dense)).evaluate(again)["score"]
+    (row,) = [r for r in rows if (r["method"], r["labelled"], r["seed"]) == ("kcm", "0", "1")]
+    assert float(row["score"]) == pytest.approx(score, abs=0.5)
+
+    text = out.read_text()
+    for name in ("prune_neurons", "fine_prune"):
+        monkeypatch.setattr(unlabeled, name, lambda *a, **k: pytest.fail("run again"))
+    run_study(study, out, log=lambda line: None)
+    assert out.read_text() == text
+    with pytest.raises(ValueError, match=r"holds a model with steps=2, not 3: remove it"):
+        run_study(replace(study, steps=3, seeds=(5,)), out)
+
+
+def test_options_and_source_reach_the_pruning(study, tmp_path, monkeypatch):
+    asked = []
+
+    def watch(model, inputs, flops, **given):
+        asked.append(given | {"ids": inputs[0]["input_ids"]})
+        return prune_neurons(model, inputs, flops, **given)
+
+    monkeypatch.setattr(unlabeled, "prune_neurons", watch)
+    out = tmp_path / "rows.csv"
+    for changed in ({"options": "sigma=median stop=entrywise half=False"}, {"source": "toy/inference"}, {}):
+        run_study(replace(study, methods=("kcm",), seeds=(0,), **changed), out, log=lambda line: None)
+    rows = read_rows(out, UNLABELED_COLUMNS)
+    assert [(r["source"], r["options"]) for r in rows] == [
+        ("toy/sentiment", "half=False sigma=median stop=entrywise"), ("toy/inference", ""), ("toy/sentiment", "")
+    ]  # fmt: skip
+    assert (asked[0]["sigma"], asked[0]["stop"], asked[0]["half"]) == (None, "entrywise", False)
+    assert torch.equal(asked[0]["ids"], asked[2]["ids"]) and asked[1]["ids"].tolist() != asked[2]["ids"].tolist()
+    assert {"sigma", "stop"}.isdisjoint(asked[2])
+
+
+def test_samples_are_nested_and_drawn_by_their_seed():
+    task = load_task("toy/sentiment", limit=200)
+    tokenizer = mvp.tokenizer_for(mvp.load_model("toy", task))
+
+    def rows(count, seed):
+        found = sample(task, tokenizer, count, seed, 8)
+        assert sum(len(batch["labels"]) for batch in found) == count
+        return {tuple(ids[ids != tokenizer.pad_token_id].tolist()) for batch in found for ids in batch["input_ids"]}
+
+    assert rows(16, 0) <= rows(40, 0) and rows(16, 0) != rows(16, 1)
+    with pytest.raises(ValueError, match="sequences=201: toy/sentiment has only 200 rows"):
+        sample(task, tokenizer, 201, 0, 8)
+
+
+def test_methods_and_options_are_read():
+    assert parse_method("weight_magnitude+scale") == {"method": "weight_magnitude", "scale": True}
+    assert parse_method("kcm+labels") == {"method": "kcm", "scale": True, "labelled": True}
+    assert parse_method("fisher+heads") == {"method": "fisher", "scale": True, "labelled": True, "heads": True}
+    assert parse_method("d2") == {"method": "d2", "scale": False}
+    assert parse_options("sigma=0.5 half=True ridge=1e-2") == {"sigma": 0.5, "half": True, "ridge": 0.01}
+    for text, message in (("kmc", "'kmc': one of kcm"), ("kcm+sugar", r"\+sugar is none of")):
+        with pytest.raises(ValueError, match=message):
+            parse_method(text)
+    for text in ("speed=1", "half=perhaps", "sigma=wide", "sigma"):
+        with pytest.raises(ValueError, match=f"options='{text}'"):
+            parse_options(text)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"methods": ()}, "methods is empty"),
+        ({"seeds": ()}, "seeds is empty"),
+        ({"sequences": 0}, "sequences=0: at least 1"),
+        ({"source": "toy/inference"}, "needs labels, and source='toy/inference'"),
+        ({"options": "speed=1"}, "speed=1"),
+    ],
+)
+def test_a_study_that_cannot_be_run_is_refused(study, tmp_path, changed, message):
+    with pytest.raises(ValueError, match=message):
+        run_study(replace(study, **changed), tmp_path / "rows.csv")
+
+
+def test_the_command_line(tmp_path, capsys, monkeypatch):
+    asked = []
+    monkeypatch.setattr(unlabeled, "run_study", lambda study, out, log: asked.append((study, out)))
+    words = f"unlabeled --task sst2 --model {tmp_path} --model-name a/b --data-dir {tmp_path} --source mnli"
+    words += (
+        f" --source-dir {tmp_path} --seeds 3 --flops 0.7 --methods d2,kcm --out {tmp_path}/x.csv --folder {tmp_path}"
+    )
+    main(words.split())
+    ((found, out),) = asked
+    assert out == tmp_path / "x.csv" and (found.methods, found.flops, found.seeds) == (["d2", "kcm"], [0.7], [3])
+    assert found.command == (
+        "python -m mvp_lite unlabeled --task sst2 --model a/b --data-dir DATA_DIR --source mnli"
+        " --source-dir SOURCE_DIR --seeds 3 --flops 0.7 --methods d2,kcm --out x.csv"
+    )
+    assert _recorded(["unlabeled", "--options", "sigma=1 stop=printed"]).endswith("--options 'sigma=1 stop=printed'")
+    monkeypatch.undo()
+    with pytest.raises(SystemExit):
+        main(["unlabeled", "--task", "toy/qa", "--methods", "kmc", "--out", str(tmp_path / "y.csv")])
+    assert "'kmc': one of kcm" in capsys.readouterr().err
