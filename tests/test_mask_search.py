@@ -135,6 +135,10 @@ def test_search_of_neurons_alone_and_its_errors():
     assert none == [] and [mask.tolist() for mask in masks] == [[True, False, True], [True, False, False]]
     everything = search(neurons, 2.0, 100.0, [torch.zeros(2), torch.zeros(2)], 1.0)
     assert all(bool(mask.all()) for part in everything for mask in part)  # heads without importance stay if they can
+    weak = [torch.tensor([5.0, 4.0, 3.0]), torch.tensor([0.1, 0.3, 0.2])]
+    assert [mask.tolist() for mask in search(weak, 1.0, 3.0)[0]] == [[True] * 3, [False] * 3]
+    floored = search(weak, 1.0, 3.0, min_density=0.3)[0]
+    assert [mask.tolist() for mask in floored] == [[True, True, False], [False, True, False]]
     with pytest.raises(ValueError, match=r"budget=3: the least that min_density=0\.0 lets stay costs 4"):
         search(neurons, 2.0, 3.0)
     with pytest.raises(ValueError, match=r"budget=5: .* costs 8"):

@@ -1,8 +1,10 @@
 """Studies of pruning without labels: rows, resuming, samples, refusals; and what the recorded rows are said to show."""
 
 import json
+import math
 from dataclasses import replace
 
+import pandas as pd
 import pytest
 import torch
 
@@ -13,6 +15,7 @@ from mvp_lite.course.experiments import read_rows
 from mvp_lite.course.tasks import load_task
 from mvp_lite.course.unlabeled import UNLABELED_COLUMNS, Study, parse_method, parse_options, run_study, sample
 from mvp_lite.gradient_free import prune_neurons
+from mvp_lite.paths import data_path
 from mvp_lite.shrinking import shrink
 
 
@@ -143,3 +146,71 @@ def test_the_command_line(tmp_path, capsys, monkeypatch):
     with pytest.raises(SystemExit):
         main(["unlabeled", "--task", "toy/qa", "--methods", "kmc", "--out", str(tmp_path / "y.csv")])
     assert "'kmc': one of kcm" in capsys.readouterr().err
+
+
+#: what data/results/README.md says is there
+SAMPLES = {"toy/inference": 3, "toy/paraphrase": 3, "toy/sentiment": 1, "toy/qa": 1}
+WHOLE = [
+    *((task, flops, seeds) for task, seeds in SAMPLES.items() for flops in (0.6, 0.7, 0.8)),
+    ("sst2", 0.6, 1), ("sst2", 0.7, 1),
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def recorded():
+    return pd.concat(pd.read_csv(path) for path in sorted(data_path("results").glob("unlabeled_*.csv")))
+
+
+def plain(recorded, task, flops):
+    """Scores by method (named as `parse_method` reads it) and sample, of the runs with the defaults."""
+    rows = recorded[(recorded["task"] == task) & (recorded["flops"] == flops) & (recorded["source"] == task)]
+    rows = rows[rows["options"].isna() & (rows["sequences"] == 512)]
+    named = {
+        (m["method"], m["scale"], "labelled" in m): name for name in unlabeled.ALL_METHODS for m in [parse_method(name)]
+    }
+    keys = zip(rows["method"], rows["scale"], rows["labelled"] > 0, strict=True)
+    return rows.assign(name=[named[key] for key in keys]).set_index(["name", "seed"])["score"]
+
+
+def test_recorded_rows_are_whole(recorded):
+    assert list(recorded.columns) == UNLABELED_COLUMNS
+    assert not recorded.duplicated(unlabeled._KEY).any()
+    assert ((recorded["left"] <= recorded["flops"] + 1e-6) & (recorded["left"] > recorded["flops"] - 0.001)).all()
+    assert recorded.groupby("task")["dense_score"].nunique().eq(1).all()
+    assert recorded["command"].str.startswith("python -m mvp_lite unlabeled --task ").all()
+    assert not recorded["command"].str.contains(r"[ =]/").any()
+    for task, flops, seeds in WHOLE:
+        scores = plain(recorded, task, flops)
+        for name in unlabeled.ALL_METHODS:
+            wanted = {0} if name in ("weight_magnitude", "r2") else set(range(seeds))
+            assert wanted <= set(scores[name].index), (task, flops, name)
+
+
+def test_what_is_said_of_sst2(recorded):
+    scores = plain(recorded, "sst2", 0.6).xs(0, level="seed")
+    dense = recorded[recorded["task"] == "sst2"]["dense_score"].iloc[0]
+    error = max(math.sqrt(2 * p * (1 - p) / 872) * 100 for p in (scores / 100)[["kcm", "fisher"]])
+    assert dense - scores["fisher"] == pytest.approx(1.3, abs=0.05) and scores.idxmax() == "fisher"
+    assert dense - scores["kcm"] == pytest.approx(5.5, abs=0.05) and dense == pytest.approx(88.1, abs=0.05)
+    assert error == pytest.approx(1.7, abs=0.15) and scores["fisher"] - scores["kcm"] > 2 * error
+    for name, lead in (("weight_magnitude+scale", 1), ("output_magnitude", 2)):
+        assert scores[name] - scores["kcm"] == pytest.approx(lead, abs=0.25)
+
+
+def test_what_is_said_of_the_toy(recorded):
+    scores = plain(recorded, "toy/paraphrase", 0.6)
+    scores = scores[scores.index.get_level_values("seed") < 3]
+    r2d2, d2, kcm, random = (scores[name] for name in ("r2d2", "d2", "kcm", "random"))
+    assert len(r2d2) == len(kcm) == len(random) == 3
+    assert r2d2.mean() == pytest.approx(84.4, abs=0.05) and r2d2.max() < d2.min() - 10 and scores["r2"].max() == 100
+    assert d2.mean() == pytest.approx(99, abs=0.5) and kcm.mean() == pytest.approx(92, abs=0.5)
+    assert kcm.max() < random.min() and random.min() == pytest.approx(94.6)
+    scores = plain(recorded, "toy/inference", 0.6)
+    scores = scores[scores.index.get_level_values("seed") < 3]
+    assert scores["kcm"].mean() == pytest.approx(98, abs=0.5) and scores["random"].max() < 88.5
+    assert scores["kcm"].min() > scores["random"].max() + 5
+    assert scores["weight_magnitude+scale"].mean() == pytest.approx(98, abs=0.5)
+    for name in ("inference", "paraphrase", "sentiment", "qa"):
+        dense = recorded[recorded["task"] == f"toy/{name}"]["dense_score"].iloc[0]
+        level = dense - plain(recorded, f"toy/{name}", 0.8) < 0.5
+        assert level.mean() >= 0.8
