@@ -11,6 +11,7 @@ from mvp_lite.course.experiments import Grid, read_rows
 from mvp_lite.course.pretrained import load_model
 from mvp_lite.course.structured import GROUPS, STRUCTURED_COLUMNS, group_density, kept_of_encoder, run_structured
 from mvp_lite.course.tasks import load_task
+from mvp_lite.paths import data_path
 from mvp_lite.pruner import Pruner
 
 GRID = Grid("toy", "toy/sentiment", ["movement", "magnitude"], [0.5, 0.1], [0], 10, [1e-4, 1e-3], 10, holdout=100,
@@ -73,3 +74,22 @@ def test_the_fraction_counts_zeros_of_all_matrices():
     model.bert.encoder.layer[1].intermediate.dense.bias.data.zero_()
     model.bert.embeddings.word_embeddings.weight.data.zero_()
     assert kept_of_encoder(model) == pytest.approx(1 - 0.5 / 12)
+
+
+def test_recorded_runs_are_whole_and_used_the_best_rates():
+    rows = read_rows(data_path("results", "toy_structured.csv"), STRUCTURED_COLUMNS)
+    cells = {}
+    for row in rows:
+        cells.setdefault((row["task"], row["groups"], row["method"], float(row["density"])), []).append(row)
+    assert len(cells) >= 4
+    for (_, name, _, density), mine in cells.items():
+        tried = [row for row in mine if row["split"] == "holdout"]
+        reported = [row for row in mine if row["split"] == "validation"]
+        assert sorted(row["seed"] for row in reported) == ["0", "1", "2"]
+        assert sorted(float(row["lr"]) for row in tried) == [1e-4, 3e-4, 1e-3] and {r["seed"] for r in tried} == {"100"}
+        best = max(tried, key=lambda row: (float(row["score"]), -float(row["loss"])))
+        assert {row["lr"] for row in reported} == {best["lr"]}
+        assert all(float(row["kept"]) == pytest.approx(density, abs=0.002) for row in mine)
+        if name == "heads+neurons":  # all that is pruned can be cut out: one size for all runs
+            assert len({row["parameters"] for row in mine}) == 1
+    assert all(row["command"].startswith("python -m mvp_lite toy structured") for row in rows)
