@@ -63,7 +63,7 @@ def group_density(groups: str, density: float) -> float:
 def kept_of_encoder(model: Any) -> float:
     """Fraction of the entries of all matrices of attention and FFN that are not 0."""
     matrices = [part.module.weight for units in find_units(model) for part in units.parts]
-    return sum(int(W.count_nonzero()) for W in matrices) / sum(W.numel() for W in matrices)
+    return sum(int(W.count_nonzero()) for W in matrices) / sum(int(W.numel()) for W in matrices)
 
 
 def run_structured(grid: Grid, groups: Sequence[str], out: Path, log: Callable[[str], None] = print) -> None:
