@@ -66,6 +66,7 @@ def test_score_against_operations_joins_means_and_shades_from_worst_to_best():
     assert np.allclose(line(ax, "KCM").get_xydata(), [[50, 60], [60, 85]])
     assert np.allclose(line(ax, "random").get_xydata(), [[60, 70]])
     assert list(line(ax, "dense").get_ydata()) == [99, 99]
+    assert list(ax.get_xticks()) == [50, 60]
     (band,) = ax.collections  # one seed has none
     box = band.get_datalim(ax.transData)
     assert (box.y0, box.y1) == (60, 90)

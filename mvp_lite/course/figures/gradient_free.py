@@ -116,6 +116,7 @@ def score_against_operations(table: pd.DataFrame, ax: Axes | None = None, ylabel
         ax.plot(x, by["mean"], label=look.label, markersize=5, linewidth=1.4, **style)
         if (by["count"] > 1).any():
             ax.fill_between(x, by["min"], by["max"], color=look.colour, alpha=0.15, linewidth=0)
+    ax.set_xticks(sorted({round(100 * flops, 6) for flops in table.loc[table["method"] != "dense", "flops"]}))
     ax.set_xlabel("operations left (%)")
     ax.set_ylabel(ylabel)
     return ax
