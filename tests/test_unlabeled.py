@@ -149,11 +149,8 @@ def test_the_command_line(tmp_path, capsys, monkeypatch):
 
 
 #: what data/results/README.md says is there
-SAMPLES = {"toy/inference": 3, "toy/paraphrase": 3, "toy/sentiment": 1, "toy/qa": 1}
-WHOLE = [
-    *((task, flops, seeds) for task, seeds in SAMPLES.items() for flops in (0.6, 0.7, 0.8)),
-    ("sst2", 0.6, 1), ("sst2", 0.7, 1),
-]  # fmt: skip
+TASKS = ("toy/inference", "toy/paraphrase", "toy/sentiment", "toy/qa", "sst2")
+WHOLE = [(task, flops, 3) for task in TASKS for flops in (0.6, 0.7, 0.8)]
 
 
 @pytest.fixture(scope="module")
@@ -187,14 +184,24 @@ def test_recorded_rows_are_whole(recorded):
 
 
 def test_what_is_said_of_sst2(recorded):
-    scores = plain(recorded, "sst2", 0.6).xs(0, level="seed")
+    scores = plain(recorded, "sst2", 0.6)
+    scores = scores[scores.index.get_level_values("seed") < 3]
     dense = recorded[recorded["task"] == "sst2"]["dense_score"].iloc[0]
-    error = max(math.sqrt(2 * p * (1 - p) / 872) * 100 for p in (scores / 100)[["kcm", "fisher"]])
-    assert dense - scores["fisher"] == pytest.approx(1.3, abs=0.05) and scores.idxmax() == "fisher"
-    assert dense - scores["kcm"] == pytest.approx(5.5, abs=0.05) and dense == pytest.approx(88.1, abs=0.05)
-    assert error == pytest.approx(1.7, abs=0.15) and scores["fisher"] - scores["kcm"] > 2 * error
-    for name, lead in (("weight_magnitude+scale", 1), ("output_magnitude", 2)):
-        assert scores[name] - scores["kcm"] == pytest.approx(lead, abs=0.25)
+    assert dense == pytest.approx(88.1, abs=0.05) and len(scores["kcm"]) == len(scores["fisher"]) == 3
+    assert dense - scores["fisher"].mean() == pytest.approx(1, abs=0.4)
+    assert dense - scores["kcm"].mean() == pytest.approx(6, abs=0.5)
+    assert scores["fisher"].min() > scores[scores.index.get_level_values("name") != "fisher"].max()
+    error = max(
+        math.sqrt(2 * p * (1 - p) / 872) * 100 for p in (scores[name].mean() / 100 for name in ("kcm", "fisher"))
+    )
+    assert error == pytest.approx(1.7, abs=0.15) and scores["fisher"].min() - scores["kcm"].max() > 2 * error
+    for name in ("kcm", "fisher", "r2d2", "output_magnitude"):
+        assert scores[name].max() - scores[name].min() < 1.2
+    assert (scores["random"] > scores["kcm"].max()).sum() == 1 and len(scores["random"]) == 3
+    assert scores["random"].max() - scores["random"].min() == pytest.approx(5, abs=0.5)
+    behind = scores["output_magnitude"] - scores["kcm"]
+    assert behind.min() > 0 and behind.mean() == pytest.approx(2, abs=0.5) and behind.max() < 2 * error
+    assert scores["r2d2"].max() < min(scores["r2"].min(), scores["d2"].min()) - 2
 
 
 def test_what_is_said_of_the_toy(recorded):
@@ -212,5 +219,5 @@ def test_what_is_said_of_the_toy(recorded):
     assert scores["weight_magnitude+scale"].mean() == pytest.approx(98, abs=0.5)
     for name in ("inference", "paraphrase", "sentiment", "qa"):
         dense = recorded[recorded["task"] == f"toy/{name}"]["dense_score"].iloc[0]
-        level = dense - plain(recorded, f"toy/{name}", 0.8) < 0.5
+        level = dense - plain(recorded, f"toy/{name}", 0.8) < 1.5
         assert level.mean() >= 0.8
