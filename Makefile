@@ -60,6 +60,7 @@ lint: $(READY)
 bench: $(READY)
 	OMP_NUM_THREADS=1 $(PY) benchmarks/run.py
 	OMP_NUM_THREADS=1 $(PY) benchmarks/smaller.py
+	$(PY) benchmarks/gradient_free.py
 
 student teacher: $(READY)
 	$(PY) -m mvp_lite $@
