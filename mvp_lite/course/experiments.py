@@ -263,38 +263,36 @@ def _append_layers(path: Path, cell: dict[str, Any], result: Result) -> None:
 def _append(
     out: Path, cell: dict[str, Any], result: Result, log: Callable[[str], None], columns: Sequence[str] = COLUMNS
 ) -> None:
-    import torch
-    import transformers
-
-    versions = {
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-    }
     row = cell | {
         "kept": f"{result.density:.6g}",
         "score_lr": result.settings["score_lr"] or "",
         "score": f"{result.score:.4f}",
         "loss": f"{result.metrics['loss']:.5f}",
         "seconds": f"{result.seconds:.1f}",
-        "device": default_device().type,
-        "threads": torch.get_num_threads(),
-        "hardware": _hardware(),
-        "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
     }
-    new = not out.exists()
-    with out.open("a", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, columns, lineterminator="\n")
-        if new:
-            writer.writeheader()
-        writer.writerow(row)
-        file.flush()
-        os.fsync(file.fileno())
+    write_row(out, row, columns)
     asked = "density" if "density" in row else "lam"
     log(
         f"{row['split']} {row['task']} {row['method']} {asked} {row[asked]} seed {row['seed']} lr {row['lr']}: "
         f"score {row['score']} kept {row['kept']} in {row['seconds']} s"
     )
+
+
+def write_row(out: Path, row: dict[str, Any], columns: Sequence[str]) -> None:
+    """Append a finished run, and what it ran on, to `out`, so that a kill later on cannot take it away."""
+    import torch
+    import transformers
+
+    versions = f"python {platform.python_version()}, torch {torch.__version__}, transformers {transformers.__version__}"
+    where = {"device": default_device().type, "threads": torch.get_num_threads(), "hardware": _hardware()}
+    new = not out.exists()
+    with out.open("a", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, columns, lineterminator="\n")
+        if new:
+            writer.writeheader()
+        writer.writerow(row | where | {"versions": versions})
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _hardware() -> str:

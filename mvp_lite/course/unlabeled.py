@@ -7,12 +7,9 @@ the methods that say they use them.
 
 from __future__ import annotations
 
-import csv
 import json
-import os
-import platform
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -21,7 +18,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from mvp_lite.course.experiments import Row, _fewer, _hardware, read_rows
+from mvp_lite.course.experiments import _fewer, read_rows, write_row
 from mvp_lite.course.pretrained import load_model, tokenizer_for
 from mvp_lite.course.tasks import Task, load_task
 from mvp_lite.gradient_free import METHODS, prune_neurons
@@ -259,29 +256,7 @@ def _key(row: dict[str, Any]) -> tuple[str, ...]:
     return tuple(f"{float(row[name]):.6g}" if name == "flops" else str(row[name]) for name in _KEY)
 
 
-def _append(out: Path, cell: dict[str, Any] | Row, log: Callable[[str], None]) -> None:
-    import torch
-    import transformers
-
-    versions = f"python {platform.python_version()}, torch {torch.__version__}, transformers {transformers.__version__}"
-    row = cell | {
-        "device": default_device().type,
-        "threads": torch.get_num_threads(),
-        "hardware": _hardware(),
-        "versions": versions,
-    }
-    new = not out.exists()
-    with out.open("a", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, UNLABELED_COLUMNS, lineterminator="\n")
-        if new:
-            writer.writeheader()
-        writer.writerow(row)
-        file.flush()
-        os.fsync(file.fileno())
+def _append(out: Path, cell: dict[str, Any], log: Callable[[str], None]) -> None:
+    write_row(out, cell, UNLABELED_COLUMNS)
     words = "task method scale labelled flops seed options score left seconds".split()
-    log(" ".join(f"{name} {row[name]}" for name in words if row[name] != ""))
-
-
-def studies(study: Study, tasks: Iterable[str]) -> list[Study]:
-    """The same study for several tasks."""
-    return [replace(study, task=name) for name in tasks]
+    log(" ".join(f"{name} {cell[name]}" for name in words if cell[name] != ""))
