@@ -254,6 +254,10 @@ def test_what_is_said_of_the_open_choices(recorded):
         others = text.loc[task].drop(task).dropna()
         assert len(others) == 3 and (others < text.loc[task, task] - 2).sum() >= (2 if task == "toy/paraphrase" else 3)
     assert text.loc["toy/paraphrase", "toy/qa"] > text.loc["toy/paraphrase", "toy/paraphrase"] + 5
+    sst2 = rows[(rows["task"] == "sst2")].groupby(["source", "options"])["score"].mean()
+    assert len(sst2["sst2"]) == 8 and abs(sst2["sst2"] - sst2["sst2", ""]).max() < 2.5
+    assert sst2["sst2"][["normalisation=max", "normalisation=zscore"]].min() > sst2["sst2", ""]
+    assert sst2["mnli", ""] == pytest.approx(84.4, abs=0.05) and sst2["sst2", ""] == pytest.approx(82.1, abs=0.05)
     heads = recorded[(recorded["options"] == "heads=True") & (recorded["flops"] == 0.6)].groupby("task")["score"].mean()
     plain_fisher = recorded[(recorded["method"] == "fisher") & recorded["options"].isna() & (recorded["flops"] == 0.6)]
     plain_fisher = plain_fisher[plain_fisher["seed"] < 3].groupby("task")["score"].mean()
