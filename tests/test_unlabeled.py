@@ -228,7 +228,7 @@ def test_what_is_said_of_the_toy(recorded):
 
 def test_what_is_said_of_the_open_choices(recorded):
     rows = recorded[(recorded["method"] == "kcm") & (recorded["flops"] == 0.6) & (recorded["seed"] < 3)]
-    rows = rows[rows["labelled"] == 0].assign(options=rows["options"].fillna(""))
+    rows = rows[rows["labelled"] == 0].assign(options=lambda rows: rows["options"].fillna(""))
     own = rows[(rows["source"] == rows["task"]) & (rows["sequences"] == 512)]
     mean = own.groupby(["task", "options"])["score"].mean().unstack("task")[[*TOY[:2], "toy/qa"]]
     other = mean.drop("") - mean.loc[""]
