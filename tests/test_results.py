@@ -86,3 +86,14 @@ def test_the_front_page_shows_the_measured_speed():
         assert line == f"| {cells} |"
         assert 0.97 < masked < 1.03 and quotient >= 0.9
     assert measured["about"]["hardware"] in README
+
+
+def test_the_front_page_says_how_long_pruning_without_labels_takes():
+    measured = json.loads((Path(__file__).parents[1] / "benchmarks" / "gradient_free.json").read_text())
+    sizes, whole = measured["sizes"], measured["KCM, 0.6 of the operations"]
+    said = re.search(r"with ([\d,]+) sequences of (\d+) tokens on average, takes (\d+) s on two cores", README)
+    assert said and int(said[1].replace(",", "")) == sizes["sequences"]
+    assert int(said[2]) == round(sizes["real_tokens"] / sizes["sequences"])
+    assert int(said[3]) == round(whole["seconds"]) and "--threads 2" in measured["about"]["command"]
+    assert f"{round(measured['R2, all blocks']['seconds'])} s of it for R2" in README
+    assert measured["about"]["hardware"] in README
