@@ -3,7 +3,9 @@
 import atexit
 import os
 import shutil
+import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -45,3 +47,10 @@ def pytest_report_header() -> str:
 def device() -> str:
     """Where tests train: `cpu`, or what MVP_LITE_DEVICE names. A missing device has ended the run before this."""
     return os.environ["MVP_LITE_DEVICE"]
+
+
+@pytest.fixture(autouse=True)
+def _no_figure_is_left() -> Iterator[None]:
+    yield
+    if pyplot := sys.modules.get("matplotlib.pyplot"):
+        pyplot.close("all")

@@ -215,14 +215,20 @@ def _build(args: argparse.Namespace) -> None:
     toy.build(args.out or data_path("toy"), replace(toy.Recipe(), seed=args.seed))
 
 
-def _measure(args: argparse.Namespace, words: list[str]) -> None:
+def _toy_grid(args: argparse.Namespace, words: list[str]) -> Any:
+    """With the toy's own steps and rates where none are given; the task is still to be set."""
     from mvp_lite.course import toy
-    from mvp_lite.course.experiments import run_grid, task_grids
 
     args.steps = args.steps or toy.STEPS
     args.lrs = args.lrs or list(toy.LRS)
     args.tune_steps = args.tune_steps or args.steps
-    grid = _grid(args, words, model="toy", task="")
+    return _grid(args, words, model="toy", task="")
+
+
+def _measure(args: argparse.Namespace, words: list[str]) -> None:
+    from mvp_lite.course.experiments import run_grid, task_grids
+
+    grid = _toy_grid(args, words)
     for part in task_grids(grid, [f"toy/{name}" for name in args.tasks]):
         run_grid(part, args.out or _results("toy.csv"), _log, args.layers)
 
@@ -239,29 +245,21 @@ def _lambda(args: argparse.Namespace, words: list[str]) -> None:
 
 
 def _sizes(args: argparse.Namespace, words: list[str]) -> None:
-    from mvp_lite.course import toy
     from mvp_lite.course.sizes import SIZES, run_sizes
 
-    args.steps = args.steps or toy.STEPS
-    args.lrs = args.lrs or list(toy.LRS)
-    args.tune_steps = args.tune_steps or args.steps
     if unknown := sorted(set(args.only or ()) - set(SIZES)):
         raise ValueError(f"--only {unknown[0]}: one of {', '.join(SIZES)}")
     sizes = {name: shape for name, shape in SIZES.items() if not args.only or name in args.only}
     tasks = [f"toy/{name}" for name in args.tasks]
-    grid = _grid(args, words, model="toy", task="")
+    grid = _toy_grid(args, words)
     run_sizes(grid, tasks, args.folder, args.out or _results("toy_sizes.csv"), sizes=sizes, log=_log)
 
 
 def _structured(args: argparse.Namespace, words: list[str]) -> None:
-    from mvp_lite.course import toy
     from mvp_lite.course.experiments import task_grids
     from mvp_lite.course.structured import run_structured
 
-    args.steps = args.steps or toy.STEPS
-    args.lrs = args.lrs or list(toy.LRS)
-    args.tune_steps = args.tune_steps or args.steps
-    grid = _grid(args, words, model="toy", task="")
+    grid = _toy_grid(args, words)
     for part in task_grids(grid, [f"toy/{name}" for name in args.tasks]):
         run_structured(part, args.groups, args.out or _results("toy_structured.csv"), _log)
 

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from drawn import line
 from matplotlib import pyplot as plt
 from matplotlib.colors import to_hex
 
@@ -34,17 +35,6 @@ RESULTS = rows(
     ("b", "movement", 0.03, (80.0, 82.0)),
     ("b", "magnitude", 0.03, (40.0, 44.0)),
 )
-
-
-@pytest.fixture(autouse=True)
-def _close_figures():
-    yield
-    plt.close("all")
-
-
-def line(ax, label):
-    (found,) = [line for line in ax.get_lines() if line.get_label() == label]
-    return found
 
 
 # --- preparing the data -------------------------------------------------------------------------------------------

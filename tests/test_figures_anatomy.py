@@ -4,24 +4,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from matplotlib import pyplot as plt
+from drawn import line
 from matplotlib.colors import to_hex
 from matplotlib.patches import StepPatch
 
 from mvp_lite.course import figures
 
 MAGNITUDE, MOVEMENT = (figures.METHOD_STYLE[name] for name in ("magnitude", "movement"))
-
-
-@pytest.fixture(autouse=True)
-def _close_figures():
-    yield
-    plt.close("all")
-
-
-def line(ax, label):
-    (found,) = [line for line in ax.get_lines() if line.get_label() == label]
-    return found
 
 
 def outlines(ax):

@@ -2,19 +2,12 @@
 
 import pandas as pd
 import pytest
-from matplotlib import pyplot as plt
 
 import mvp_lite as mvp
 from mvp_lite.paths import data_path
 
 RUNS = pd.read_csv(data_path("paper", "released_runs.csv")).query("task == 'qqp'")
 CELLS = pd.read_csv(data_path("paper", "movement_tables.csv")).query("task == 'qqp'")
-
-
-@pytest.fixture(autouse=True)
-def _closed():
-    yield
-    plt.close("all")
 
 
 def drawn(ax):

@@ -9,12 +9,6 @@ from matplotlib import pyplot as plt
 from mvp_lite.course import figures
 
 
-@pytest.fixture(autouse=True)
-def _close_figures():
-    yield
-    plt.close("all")
-
-
 def test_softened_draws_a_bar_for_each_class_and_temperature():
     z = torch.tensor([4.0, 2.0, -2.0])
     ax = figures.softened(z, [1, 4], ["a", "b", "c"])

@@ -4,23 +4,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from matplotlib import pyplot as plt
+from drawn import line
 
 from mvp_lite.course import figures
 from mvp_lite.gradient_free import METHODS
 
 LOOK = figures.UNLABELED_STYLE
-
-
-@pytest.fixture(autouse=True)
-def _close_figures():
-    yield
-    plt.close("all")
-
-
-def line(ax, label):
-    (found,) = [line for line in ax.get_lines() if line.get_label() == label]
-    return found
 
 
 def test_every_method_has_a_look_of_its_own():

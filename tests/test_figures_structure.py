@@ -4,21 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from matplotlib import pyplot as plt
+from drawn import line
 
 from mvp_lite.course import figures
 from mvp_lite.course.figures.structure import GROUP_STYLE
-
-
-@pytest.fixture(autouse=True)
-def _close_figures():
-    yield
-    plt.close("all")
-
-
-def line(ax, label):
-    (found,) = [line for line in ax.get_lines() if line.get_label() == label]
-    return found
 
 
 def test_group_masks_draws_what_is_kept():
