@@ -25,7 +25,10 @@ from mvp_lite.course.tasks import Task, load_task
 from mvp_lite.pruner import METHODS
 from mvp_lite.train import Result, default_device, fine_prune
 
-__all__ = ["COLUMNS", "LAMBDA_COLUMNS", "LAYER_COLUMNS", "Grid", "read_rows", "run_grid", "run_lambdas"]
+__all__ = [
+    "COLUMNS", "LAMBDA_COLUMNS", "LAYER_COLUMNS", "Grid", "append_run", "best_rate", "fewer_rows", "planned",
+    "read_rows", "run_grid", "run_key", "run_lambdas", "run_order", "task_grids", "write_row",
+]  # fmt: skip
 
 COLUMNS = (
     "split task method density kept scope distil seed steps lr score_lr score loss seconds "
@@ -97,12 +100,12 @@ def run_grid(grid: Grid, out: Path, log: Callable[[str], None] = print, layers: 
     """
     grid.check()
     out.parent.mkdir(parents=True, exist_ok=True)
-    done = {_key(row) for row in read_rows(out)}
+    done = {run_key(row) for row in read_rows(out)}
     drawn = set() if layers is None else {_layers_key(row) for row in read_rows(layers, LAYER_COLUMNS)}
     task = load_task(grid.task, data_dir=grid.data_dir, max_length=grid.max_length, doc_stride=grid.doc_stride)
     parts = {
         "holdout": cache(lambda: task.holdout(grid.holdout, seed=min(grid.tune_seeds))),
-        "validation": cache(lambda: task if grid.score_rows is None else _fewer(task, grid.score_rows)),
+        "validation": cache(lambda: task if grid.score_rows is None else fewer_rows(task, grid.score_rows)),
     }
 
     @cache
@@ -110,7 +113,7 @@ def run_grid(grid: Grid, out: Path, log: Callable[[str], None] = print, layers: 
         _choose_rate("dense", 1.0)
         lr = best_rate(read_rows(out), _tuning_cells(grid, task, "dense", 1.0))
         steps = grid.tune_steps if split == "holdout" else grid.steps
-        result = _run(grid, parts[split](), _cell(grid, task, split, "dense", 1.0, min(grid.tune_seeds), steps, lr))
+        result = _run(grid, parts[split](), planned(grid, task, split, "dense", 1.0, min(grid.tune_seeds), steps, lr))
         log(f"teacher for {split} {grid.task}, lr {lr}: score {result.score:.4f} in {result.seconds:.1f} s")
         return result.model
 
@@ -119,29 +122,29 @@ def run_grid(grid: Grid, out: Path, log: Callable[[str], None] = print, layers: 
 
     def _choose_rate(method: str, density: float) -> None:
         for cell in _tuning_cells(grid, task, method, density):
-            if _key(cell) not in done:
-                _append(out, cell, run(cell), log)
-                done.add(_key(cell))
+            if run_key(cell) not in done:
+                append_run(out, cell, run(cell), log)
+                done.add(run_key(cell))
 
-    for seed, density, method in _order(grid):
+    for seed, density, method in run_order(grid):
         _choose_rate(method, density)
         lr = best_rate(read_rows(out), _tuning_cells(grid, task, method, density))
-        cell = _cell(grid, task, "validation", method, density, seed, grid.steps, lr)
-        new, undrawn = _key(cell) not in done, method in METHODS and layers and _layers_key(cell) not in drawn
+        cell = planned(grid, task, "validation", method, density, seed, grid.steps, lr)
+        new, undrawn = run_key(cell) not in done, method in METHODS and layers and _layers_key(cell) not in drawn
         if new or undrawn:
             result = run(cell)
             if new:
-                _append(out, cell, result, log)
+                append_run(out, cell, result, log)
             if layers and undrawn:
                 _append_layers(layers, cell, result)
 
 
 def best_rate(rows: Sequence[Row], tried: Sequence[dict[str, Any]]) -> float:
     """The rate with the best mean score over the tuning runs `tried`; where scores tie, the lowest loss."""
-    wanted = {_key(cell): cell["lr"] for cell in tried}
+    wanted = {run_key(cell): cell["lr"] for cell in tried}
     found: dict[float, list[tuple[float, float]]] = {}
     for row in rows:
-        if (lr := wanted.get(_key(row))) is not None:
+        if (lr := wanted.get(run_key(row))) is not None:
             found.setdefault(lr, []).append((float(row["score"]), -float(row["loss"])))
     return max(found, key=lambda lr: [sum(column) / len(column) for column in zip(*found[lr], strict=True)])
 
@@ -149,7 +152,7 @@ def best_rate(rows: Sequence[Row], tried: Sequence[dict[str, Any]]) -> float:
 def _tuning_cells(grid: Grid, task: Task, method: str, density: float) -> list[dict[str, Any]]:
     grid = replace(grid, distil=grid.distil and not grid.plain_rates)
     runs = [(seed, lr) for seed in grid.tune_seeds for lr in grid.lrs]
-    return [_cell(grid, task, "holdout", method, density, seed, grid.tune_steps, lr) for seed, lr in runs]
+    return [planned(grid, task, "holdout", method, density, seed, grid.tune_steps, lr) for seed, lr in runs]
 
 
 def run_lambdas(
@@ -170,9 +173,9 @@ def run_lambdas(
             load_model("toy", task, seed=seed), task, method, steps=steps, lr=lr, score_lr=score_lr,
             batch_size=grid.batch_size, seed=seed, progress=False, penalty=float(lam),
         )  # fmt: skip
-        cell = _cell(grid, task, "validation", method, 1.0, seed, steps, lr)
+        cell = planned(grid, task, "validation", method, 1.0, seed, steps, lr)
         del cell["density"]  # an outcome here
-        _append(out, cell | {"lam": lam}, result, log, LAMBDA_COLUMNS)
+        append_run(out, cell | {"lam": lam}, result, log, LAMBDA_COLUMNS)
 
 
 def read_rows(path: Path, columns: Sequence[str] = COLUMNS) -> list[Row]:
@@ -189,7 +192,8 @@ def read_rows(path: Path, columns: Sequence[str] = COLUMNS) -> list[Row]:
     return rows
 
 
-def _order(grid: Grid) -> Iterator[tuple[int, float, str]]:
+def run_order(grid: Grid) -> Iterator[tuple[int, float, str]]:
+    """Seed, density and method of each reported run: seed by seed, the lowest density first; dense once a seed."""
     seen = set()
     for seed in grid.seeds:
         for density in sorted(grid.densities):
@@ -200,7 +204,7 @@ def _order(grid: Grid) -> Iterator[tuple[int, float, str]]:
                     yield item
 
 
-def _cell(
+def planned(
     grid: Grid, task: Task, split: str, method: str, density: float, seed: int, steps: int, lr: float
 ) -> dict[str, Any]:
     """What is known of a run beforehand."""
@@ -223,7 +227,8 @@ def _cell(
     }
 
 
-def _key(row: dict[str, Any]) -> tuple[str, ...]:
+def run_key(row: dict[str, Any]) -> tuple[str, ...]:
+    """What tells two runs of a file apart; a reported run has one rate, so its rate is not part of it."""
     names = [*_KEY, "lr"] if row["split"] == "holdout" else _KEY
     return tuple(f"{float(row[n]):.6g}" if n in ("density", "lr") else str(row[n]) for n in names)
 
@@ -233,7 +238,7 @@ def _layers_key(row: dict[str, Any]) -> tuple[str, ...]:
     return tuple(f"{float(row[n]):.6g}" if n == "density" else str(row[n]) for n in names)
 
 
-def _fewer(task: Task, rows: int) -> Task:
+def fewer_rows(task: Task, rows: int) -> Task:
     """The task with `rows` of its validation rows, drawn with a fixed seed."""
     total = task.size("validation")
     if not 1 <= rows <= total:
@@ -260,9 +265,10 @@ def _append_layers(path: Path, cell: dict[str, Any], result: Result) -> None:
     rows[LAYER_COLUMNS].to_csv(path, mode="a", header=not path.exists(), index=False, lineterminator="\n")
 
 
-def _append(
+def append_run(
     out: Path, cell: dict[str, Any], result: Result, log: Callable[[str], None], columns: Sequence[str] = COLUMNS
 ) -> None:
+    """Append a planned run and what came of it to `out`."""
     row = cell | {
         "kept": f"{result.density:.6g}",
         "score_lr": result.settings["score_lr"] or "",

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mvp_lite import groups as make
-from mvp_lite.course.experiments import COLUMNS, Grid, _append, _cell, _key, _order, best_rate, read_rows
+from mvp_lite.course.experiments import COLUMNS, Grid, append_run, best_rate, planned, read_rows, run_key, run_order
 from mvp_lite.course.pretrained import load_model
 from mvp_lite.course.tasks import Task, load_task
 from mvp_lite.masks import keep_count
@@ -84,22 +84,22 @@ def run_structured(grid: Grid, groups: Sequence[str], out: Path, log: Callable[[
     held_out = cache(lambda: task.holdout(grid.holdout, seed=min(grid.tune_seeds)))
 
     def run(name: str, cell: dict[str, Any]) -> None:
-        if _key(cell) in {_key(row) for row in _rows(out, name)}:
+        if run_key(cell) in {run_key(row) for row in _rows(out, name)}:
             return
         result = _run(grid, held_out() if cell["split"] == "holdout" else task, name, cell)
         small = sum(p.numel() for p in shrink(result.model).parameters())
-        _append(out, cell | {"groups": name, "parameters": small}, result, log, STRUCTURED_COLUMNS)
+        append_run(out, cell | {"groups": name, "parameters": small}, result, log, STRUCTURED_COLUMNS)
 
-    for seed, density, method in _order(grid):
+    for seed, density, method in run_order(grid):
         for name in groups:
             if name == "neurons" and density <= 1 / 3:
                 continue
             runs = [(tune, lr) for tune in grid.tune_seeds for lr in grid.lrs]
-            tried = [_cell(grid, task, "holdout", method, density, tune, grid.tune_steps, lr) for tune, lr in runs]
+            tried = [planned(grid, task, "holdout", method, density, tune, grid.tune_steps, lr) for tune, lr in runs]
             for cell in tried:
                 run(name, cell)
             lr = best_rate(_rows(out, name), tried)
-            run(name, _cell(grid, task, "validation", method, density, seed, grid.steps, lr))
+            run(name, planned(grid, task, "validation", method, density, seed, grid.steps, lr))
 
 
 def _rows(out: Path, name: str) -> list[dict[str, str]]:

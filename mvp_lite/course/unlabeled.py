@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from mvp_lite.course.experiments import _fewer, read_rows, write_row
+from mvp_lite.course.experiments import fewer_rows, read_rows, write_row
 from mvp_lite.course.pretrained import load_model, tokenizer_for
 from mvp_lite.course.tasks import Task, load_task
 from mvp_lite.gradient_free import METHODS, prune_neurons
@@ -145,7 +145,7 @@ def run_study(study: Study, out: Path, log: Callable[[str], None] = print) -> No
     @cache
     def dense() -> tuple[Any, Any, float]:
         model, score = dense_model(study, task, log)
-        part = task if study.score_rows is None else _fewer(task, study.score_rows)
+        part = task if study.score_rows is None else fewer_rows(task, study.score_rows)
         encoded = part.encode(tokenizer_for(model))
         if study.score_rows is not None:
             score = encoded.evaluate(model)["score"]
