@@ -61,6 +61,20 @@ def test_score_against_operations_joins_means_and_shades_from_worst_to_best():
     assert (box.y0, box.y1) == (60, 90)
 
 
+def test_operations_by_task_has_a_panel_each_and_one_legend():
+    rows = [table(("kcm", 0.6, score), ("r2", 0.5, 40.0)).assign(task=f"t{score}", dense_score=score + 9.0)
+            for score in (70.0, 80.0, 85.0, 90.0)]  # fmt: skip
+    named = ["t80.0", "t70.0", "t85.0", "t90.0"]
+    axes = figures.operations_by_task(pd.concat(rows), named)
+    assert [ax.get_title() for ax in axes] == named
+    assert [line(ax, "KCM").get_ydata().item() for ax in axes] == [80, 70, 85, 90]
+    assert [line(ax, "dense").get_ydata()[0] for ax in axes] == [89, 79, 94, 99]
+    assert len(axes[0].figure.axes) == 4  # the two empty places are gone
+    assert [ax.get_ylabel() for ax in axes] == ["score (%)", "", "", "score (%)"]
+    (legend,) = axes[0].figure.legends
+    assert sorted(text.get_text() for text in legend.get_texts()) == ["KCM", "R2", "dense"]
+
+
 def test_neurons_by_layer():
     ax = figures.neurons_by_layer({"kcm": [3, 0], "fisher": [1, 4]}, 4)
     assert line(ax, "KCM").get_xydata().tolist() == [[1, 3], [2, 0]]
@@ -84,6 +98,12 @@ def test_choices_keep_their_order():
         (lambda: figures.score_against_operations(table(("kmc", 0.6, 1.0))), "method='kmc'"),
         (lambda: figures.score_against_operations(table()), "no row"),
         (lambda: figures.score_against_operations(pd.DataFrame({"method": []})), "'flops'"),
+        (lambda: figures.operations_by_task(table(("kcm", 0.6, 1.0)), ["t"]), "'task'"),
+        (lambda: figures.operations_by_task(table(("kcm", 0.6, 1.0)).assign(task="t", dense_score=1.0), []), "none is"),
+        (
+            lambda: figures.operations_by_task(table(("kcm", 0.6, 1.0)).assign(task="t", dense_score=1.0), ["u"]),
+            "u has no row",
+        ),
         (lambda: figures.neurons_by_layer({}, 4), "no method"),
         (lambda: figures.neurons_by_layer({"kmc": [1]}, 4), "kmc method"),
         (lambda: figures.neurons_by_layer({"kcm": [1], "r2": [1, 2]}, 4), "different length"),

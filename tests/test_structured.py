@@ -36,7 +36,16 @@ def test_every_choice_of_groups_keeps_as_many_weights(name, density):
 
 def test_groups_are_run_tuned_and_not_run_again(monkeypatch, tmp_path):
     out = tmp_path / "structured.csv"
+    whole, scored = load_task(GRID.task).rows["validation"], []
+    real = structured.fine_prune
+
+    def watch(model, task, *args, **given):
+        scored.append((given["seed"], task.rows["validation"] == whole))
+        return real(model, task, *args, **given)
+
+    monkeypatch.setattr(structured, "fine_prune", watch)
     run_structured(GRID, ["heads+neurons", "neurons"], out, lambda line: None)
+    assert set(scored) == {(100, False), (0, True)}  # tuned on rows of train
     rows = read_rows(out, STRUCTURED_COLUMNS)
     seen = {}
     for row in rows:
@@ -48,8 +57,8 @@ def test_groups_are_run_tuned_and_not_run_again(monkeypatch, tmp_path):
         best = max(cell[:2], key=lambda row: (float(row["score"]), -float(row["loss"])))
         assert cell[2]["lr"] == best["lr"] and int(cell[2]["parameters"]) < 900_000
         if (name, density) == ("neurons", 0.5):  # three quarters of the neurons are gone, and 2 * 128 + 1 a piece
-            whole = sum(p.numel() for p in load_model("toy", load_task("toy/sentiment", limit=2)).parameters())
-            assert int(cell[2]["parameters"]) == whole - 4 * 384 * 257
+            dense = sum(p.numel() for p in load_model("toy", load_task("toy/sentiment", limit=2)).parameters())
+            assert int(cell[2]["parameters"]) == dense - 4 * 384 * 257
     monkeypatch.setattr(structured, "fine_prune", lambda *a, **k: pytest.fail("run again"))
     run_structured(GRID, ["heads+neurons", "neurons"], out, lambda line: None)
     assert read_rows(out, STRUCTURED_COLUMNS) == rows

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,6 +18,7 @@ __all__ = [
     "UNLABELED_STYLE",
     "choices",
     "neurons_by_layer",
+    "operations_by_task",
     "score_against_operations",
     "scores_by_iteration",
     "unlabeled_names",
@@ -120,6 +122,34 @@ def score_against_operations(table: pd.DataFrame, ax: Axes | None = None, ylabel
     ax.set_xlabel("operations left (%)")
     ax.set_ylabel(ylabel)
     return ax
+
+
+def operations_by_task(table: pd.DataFrame, tasks: Sequence[str]) -> list[Axes]:
+    """`score_against_operations` in a panel for each of `tasks`, three in a row, one legend; dense is a line.
+
+    Args:
+        table: columns task, method, flops, score and dense_score; a row for each run.
+
+    Raises:
+        ValueError: a missing column, no task, a task without a row, an unknown method.
+    """
+    _columns(table, "task", "method", "flops", "score", "dense_score")
+    if not len(tasks) or (missing := sorted(set(tasks) - set(table["task"]))):
+        raise ValueError(f"tasks: {missing[0] + ' has no row' if len(tasks) else 'none is named'}")
+    rows = math.ceil(len(tasks) / 3)
+    figure, grid = plt.subplots(
+        rows, min(3, len(tasks)), figsize=(9.2, 2.6 * rows + 1), squeeze=False, layout="constrained"
+    )
+    axes = list(grid.flat)
+    for ax, task in zip(axes, tasks, strict=False):
+        here = table[table["task"] == task]
+        dense = pd.DataFrame({"method": ["dense"], "flops": [1.0], "score": [here["dense_score"].iloc[0]]})
+        score_against_operations(pd.concat([here, dense]), ax, "score (%)" if ax in grid[:, 0] else "").set_title(task)
+    for ax in axes[len(tasks) :]:
+        ax.remove()
+    named = {label: line for ax in axes for line, label in zip(*ax.get_legend_handles_labels(), strict=True)}
+    figure.legend(named.values(), named.keys(), loc="outside lower center", ncols=4)
+    return axes[: len(tasks)]
 
 
 def neurons_by_layer(kept: Mapping[str, Sequence[int]], neurons: int, ax: Axes | None = None) -> Axes:
