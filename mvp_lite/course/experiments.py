@@ -27,7 +27,7 @@ from mvp_lite.train import Result, default_device, fine_prune
 
 __all__ = [
     "COLUMNS", "LAMBDA_COLUMNS", "LAYER_COLUMNS", "Grid", "append_run", "best_rate", "fewer_rows", "planned",
-    "read_rows", "run_grid", "run_key", "run_lambdas", "run_order", "task_grids", "write_row",
+    "read_rows", "run_grid", "run_key", "run_lambdas", "run_order", "task_grids", "tuning_runs", "write_row",
 ]  # fmt: skip
 
 COLUMNS = (
@@ -111,7 +111,7 @@ def run_grid(grid: Grid, out: Path, log: Callable[[str], None] = print, layers: 
     @cache
     def teacher(split: str) -> Any:
         _choose_rate("dense", 1.0)
-        lr = best_rate(read_rows(out), _tuning_cells(grid, task, "dense", 1.0))
+        lr = best_rate(read_rows(out), tuning_runs(grid, task, "dense", 1.0))
         steps = grid.tune_steps if split == "holdout" else grid.steps
         result = _run(grid, parts[split](), planned(grid, task, split, "dense", 1.0, min(grid.tune_seeds), steps, lr))
         log(f"teacher for {split} {grid.task}, lr {lr}: score {result.score:.4f} in {result.seconds:.1f} s")
@@ -121,14 +121,14 @@ def run_grid(grid: Grid, out: Path, log: Callable[[str], None] = print, layers: 
         return _run(grid, parts[cell["split"]](), cell, teacher(cell["split"]) if cell["distil"] else None)
 
     def _choose_rate(method: str, density: float) -> None:
-        for cell in _tuning_cells(grid, task, method, density):
+        for cell in tuning_runs(grid, task, method, density):
             if run_key(cell) not in done:
                 append_run(out, cell, run(cell), log)
                 done.add(run_key(cell))
 
     for seed, density, method in run_order(grid):
         _choose_rate(method, density)
-        lr = best_rate(read_rows(out), _tuning_cells(grid, task, method, density))
+        lr = best_rate(read_rows(out), tuning_runs(grid, task, method, density))
         cell = planned(grid, task, "validation", method, density, seed, grid.steps, lr)
         new, undrawn = run_key(cell) not in done, method in METHODS and layers and _layers_key(cell) not in drawn
         if new or undrawn:
@@ -149,7 +149,8 @@ def best_rate(rows: Sequence[Row], tried: Sequence[dict[str, Any]]) -> float:
     return max(found, key=lambda lr: [sum(column) / len(column) for column in zip(*found[lr], strict=True)])
 
 
-def _tuning_cells(grid: Grid, task: Task, method: str, density: float) -> list[dict[str, Any]]:
+def tuning_runs(grid: Grid, task: Task, method: str, density: float) -> list[dict[str, Any]]:
+    """The runs, on rows held out of train, that choose a method's rate at a density."""
     grid = replace(grid, distil=grid.distil and not grid.plain_rates)
     runs = [(seed, lr) for seed in grid.tune_seeds for lr in grid.lrs]
     return [planned(grid, task, "holdout", method, density, seed, grid.tune_steps, lr) for seed, lr in runs]

@@ -14,7 +14,17 @@ from pathlib import Path
 from typing import Any
 
 from mvp_lite import groups as make
-from mvp_lite.course.experiments import COLUMNS, Grid, append_run, best_rate, planned, read_rows, run_key, run_order
+from mvp_lite.course.experiments import (
+    COLUMNS,
+    Grid,
+    append_run,
+    best_rate,
+    planned,
+    read_rows,
+    run_key,
+    run_order,
+    tuning_runs,
+)
 from mvp_lite.course.pretrained import load_model
 from mvp_lite.course.tasks import Task, load_task
 from mvp_lite.masks import keep_count
@@ -94,8 +104,7 @@ def run_structured(grid: Grid, groups: Sequence[str], out: Path, log: Callable[[
         for name in groups:
             if name == "neurons" and density <= 1 / 3:
                 continue
-            runs = [(tune, lr) for tune in grid.tune_seeds for lr in grid.lrs]
-            tried = [planned(grid, task, "holdout", method, density, tune, grid.tune_steps, lr) for tune, lr in runs]
+            tried = tuning_runs(grid, task, method, density)
             for cell in tried:
                 run(name, cell)
             lr = best_rate(_rows(out, name), tried)
