@@ -84,6 +84,26 @@ def test_options_and_source_reach_the_pruning(study, tmp_path, monkeypatch):
     assert {"sigma", "stop"}.isdisjoint(asked[2])
 
 
+def test_labels_are_those_of_part_of_the_sample(study, tmp_path, monkeypatch):
+    asked = []
+
+    def watch(model, inputs, flops, **given):
+        asked.append(given | {"inputs": inputs})
+        return prune_neurons(model, inputs, flops, **given)
+
+    monkeypatch.setattr(unlabeled, "prune_neurons", watch)
+    run_study(replace(study, methods=("kcm+labels",)), tmp_path / "rows.csv", log=lambda line: None)
+    task = load_task("toy/sentiment")
+    tokenizer = mvp.tokenizer_for(mvp.load_model(tmp_path / "dense" / "toy_sentiment", task))
+    for seed, given in enumerate(asked):
+        assert given["seed"] == seed and given["min_density"] == unlabeled.MIN_DENSITY
+        for name, rows in (("inputs", 24), ("labelled", 16)):
+            wanted = sample(task, tokenizer, rows, seed, 8)
+            assert len(given[name]) == len(wanted)
+            for found, batch in zip(given[name], wanted, strict=True):
+                assert all(torch.equal(found[key].cpu(), batch[key]) for key in ("input_ids", "labels"))
+
+
 def test_samples_are_nested_and_drawn_by_their_seed():
     task = load_task("toy/sentiment", limit=200)
     tokenizer = mvp.tokenizer_for(mvp.load_model("toy", task))
@@ -199,7 +219,7 @@ def test_what_is_said_of_sst2(recorded):
     error = max(
         math.sqrt(2 * p * (1 - p) / 872) * 100 for p in (scores[name].mean() / 100 for name in ("kcm", "fisher"))
     )
-    assert error == pytest.approx(1.7, abs=0.15) and scores["fisher"].min() - scores["kcm"].max() > 2 * error
+    assert error == pytest.approx(1.8, abs=0.05) and scores["fisher"].min() - scores["kcm"].max() > 2 * error
     for name in ("kcm", "fisher", "r2d2", "d2", "output_magnitude"):
         assert scores[name].max() - scores[name].min() < 2
     assert (scores["random"] > scores["kcm"].max()).any() and scores["random"].mean() < scores["kcm"].mean() - 3
@@ -241,7 +261,7 @@ def test_labels_lose_least_with_one_exception(recorded):
 
 
 def test_what_is_said_of_mnli_and_squad(recorded):
-    for task, dense, lost, behind in (("mnli", 67.1, 4.7, 2.0), ("squad", 70.9, 21.8, 3.5)):
+    for task, dense, lost, behind in (("mnli", 67.1, 4.7, 2.0), ("squad", 70.9, 21.9, 3.5)):
         scores = plain(recorded, task, 0.6)
         assert recorded[recorded["task"] == task]["dense_score"].iloc[0] == pytest.approx(dense, abs=0.05)
         means = scores.groupby("name").mean()
@@ -250,6 +270,15 @@ def test_what_is_said_of_mnli_and_squad(recorded):
         assert others.idxmax() == "output_magnitude" and others.idxmin() == "random"
         assert means["kcm"] - others.max() == pytest.approx(behind, abs=0.15)
         assert scores["kcm"].min() > scores["output_magnitude"].max()
+
+
+def test_what_is_said_of_the_product_and_its_factors(recorded):
+    for task in (*TOY, "sst2", "mnli", "squad"):
+        for flops in (0.6, 0.7):
+            means = plain(recorded, task, flops).groupby("name").mean()
+            lead = means["r2d2"] - means[["r2", "d2"]].max()
+            ahead = flops == 0.7 and task in ("mnli", "toy/inference")
+            assert 0 < lead < 1 if ahead else lead <= 0, (task, flops)
 
 
 def test_what_is_said_of_rankings_with_equal_scaling(recorded):
