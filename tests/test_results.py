@@ -58,6 +58,23 @@ def test_what_the_front_page_says_of_sst2():
     assert scores[0.03]["soft_movement"] - max(scores[0.03].drop("soft_movement")) > 2 * 1.5
 
 
+def test_what_the_front_page_says_of_mnli_and_squad():
+    rows = pd.concat(pd.read_csv(path) for path in OURS)
+    rows = rows[(rows["split"] == "validation") & rows["task"].isin(["mnli", "squad"]) & ~rows["distil"]]
+    assert set(rows["seed"]) == {0} and set(rows["steps"]) == {1200} and set(rows["batch_size"]) == {8}
+    for task, scored in (("mnli", 5000), ("squad", 2000)):
+        assert rows.loc[rows["task"] == task, "command"].str.contains(f"--score-rows {scored} ").all()
+    scores = rows.set_index(["task", "density", "method"])["score"]
+    pruned = scores.drop(1.0, level="density")
+    assert scores["mnli", 1.0, "dense"] > pruned["mnli"].max() + 15
+    assert scores["squad", 1.0, "dense"] > pruned["squad"].max() + 20
+    learnt = pruned["mnli"][pruned["mnli"] > 33]
+    assert set(learnt.index) == {(0.03, "soft_movement"), (0.03, "l0")} and learnt.min() > 42
+    for density in (0.03, 0.1):
+        first, second = pruned["squad", density].nlargest(2).items()
+        assert first[0] == "soft_movement" and first[1] - second[1] > 18
+
+
 def test_what_the_front_page_says_of_the_toy():
     runs = figures.comparable(pd.read_csv(data_path("results", "toy.csv")))
     mean = figures.average_over_tasks(runs).groupby(["density", "method"])["score"].mean()

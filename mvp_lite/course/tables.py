@@ -12,7 +12,7 @@ __all__ = ["beside_the_paper", "markdown"]
 
 METHODS = {"magnitude": "magnitude", "l0": "L0", "movement": "movement", "soft_movement": "soft movement"}
 _TASKS = {"sst2": "SST-2", "mnli": "MNLI", "squad": "SQuAD, F1", "squad1.1": "SQuAD, F1", "qqp": "QQP"}
-_PAPER = ["MNLI", "SQuAD, F1"]  # of the paper's tasks those that have runs of ours to stand beside, or soon
+_PAPER = ["MNLI", "SQuAD, F1"]  # of the paper's tasks those that our runs stand beside
 
 
 def beside_the_paper(ours: Sequence[Path], paper: Path, *, distil: bool = False) -> pd.DataFrame:
