@@ -92,7 +92,8 @@ def main(argv: list[str] | None = None) -> int:
     figure.add_argument("--results", type=Path, help="results file (default: data/results/toy.csv)")
     figure.add_argument("--out", type=Path, help="PNG file (default: data/results/score_against_density.png)")
 
-    commands.add_parser("table", help="print the front page's table: MiniLM's runs beside the paper's numbers")
+    table = commands.add_parser("table", help="print the front page's table: MiniLM's runs beside the paper's numbers")
+    table.add_argument("--distil", action="store_true", help="the one of the runs with a teacher")
 
     for name, what in (("student", "write the notebooks without answers"), ("teacher", "write the teacher's guide")):
         edition = commands.add_parser(name, help=what)
@@ -111,7 +112,7 @@ def main(argv: list[str] | None = None) -> int:
         elif args.command == "figure":
             _figure(args)
         elif args.command == "table":
-            _table()
+            _table(args)
         elif args.command in ("student", "teacher"):
             _edition(args)
         elif args.command == "execute":
@@ -286,12 +287,13 @@ def _figure(args: argparse.Namespace) -> None:
     figures.save(axes, args.out or _results("score_against_density.png"))
 
 
-def _table() -> None:
+def _table(args: argparse.Namespace) -> None:
     from mvp_lite.course import tables
     from mvp_lite.paths import data_path
 
     ours = sorted(data_path("results").glob("small_*.csv"))
-    _log(tables.markdown(tables.beside_the_paper(ours, data_path("paper", "movement_tables.csv"))))
+    paper = data_path("paper", "movement_tables.csv")
+    _log(tables.markdown(tables.beside_the_paper(ours, paper, distil=args.distil)))
 
 
 def _edition(args: argparse.Namespace) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from mvp_lite.__main__ import main
 from mvp_lite.course import figures, tables
 from mvp_lite.paths import data_path
 
@@ -16,14 +17,11 @@ OURS = sorted(data_path("results").glob("small_*.csv"))
 PAPER = data_path("paper", "movement_tables.csv")
 
 
-@pytest.fixture(scope="module")
-def table():
-    return tables.beside_the_paper(OURS, PAPER)
-
-
-def test_the_front_page_shows_the_table_of_the_rows(table):
-    found = re.search(r"<!-- table: beside the paper -->\n\n((?:\|.*\n)+)", README)
-    assert found and found[1].strip() == tables.markdown(table), "run `python -m mvp_lite table` and paste"
+@pytest.mark.parametrize("name, options", [("beside the paper", []), ("with a teacher", ["--distil"])])
+def test_the_front_page_shows_the_tables_of_the_rows(name, options, capsys):
+    found = re.search(rf"<!-- table: {name} -->\n\n((?:\|.*\n)+)", README)
+    assert main(["table", *options]) == 0
+    assert found and found[1] in capsys.readouterr().out, "run `python -m mvp_lite table` and paste"
 
 
 def test_the_table_holds_means_and_spreads(tmp_path):
@@ -73,6 +71,28 @@ def test_what_the_front_page_says_of_mnli_and_squad():
     for density in (0.03, 0.1):
         first, second = pruned["squad", density].nlargest(2).items()
         assert first[0] == "soft_movement" and first[1] - second[1] > 18
+
+
+def test_what_the_front_page_says_of_a_teacher():
+    rows = pd.concat(pd.read_csv(path) for path in OURS)
+    rows = rows[(rows["split"] == "validation") & (rows["density"] < 1)]
+    key = ["task", "density", "method", "scope", "seed", "steps", "batch_size"]
+    score = rows.pivot(index=key, columns="distil", values="score").droplevel(key[3:])
+    lr = rows.pivot(index=key, columns="distil", values="lr")
+    assert len(score) == 24 and score.notna().all(axis=None) and lr[True].equals(lr[False])
+    gain, sst2 = score[True] - score[False], score.loc["sst2"] / 100
+    errors = 100 * ((sst2 * (1 - sst2)).sum(axis=1) / 872) ** 0.5
+    assert (gain["sst2"].abs() < errors).all()
+    stays = (0.1, "movement")
+    assert gain["mnli"].drop(stays).between(4.55, 17.65).all()
+    at_guess = score.loc["mnli"] < 33
+    assert at_guess.sum().to_dict() == {False: 6, True: 1} and at_guess[True][stays]
+    learnt = gain["squad"].drop([(0.03, "magnitude"), (0.03, "l0")])
+    assert learnt.between(4.75, 17.25).all() and gain["squad"][0.03][["magnitude", "l0"]].abs().max() < 1
+    assert gain["squad"].xs("soft_movement", level="method").round().to_dict() == {0.03: 12, 0.1: 13}
+    assert round(gain["squad", 0.1, "magnitude"]) == 17
+    assert all(score[True]["squad", density].idxmax() == "soft_movement" for density in (0.03, 0.1))
+    assert [round(score[True][task][stays], 1) for task in ("sst2", "mnli", "squad")] == [50.9, 32.2, 10.4]
 
 
 def test_what_the_front_page_says_of_the_toy():
