@@ -51,6 +51,9 @@ def test_what_the_front_page_says_of_sst2():
         assert scores[density].idxmax() == "soft_movement"
     assert scores[0.03]["movement"] - scores[0.03]["magnitude"] == pytest.approx(1.4, abs=0.05)
     assert scores[0.1]["movement"] < 51
+    (long,) = pd.read_csv(data_path("results", "sst2_long.csv")).to_dict("records")
+    assert (long["method"], long["density"], long["steps"], long["lr"]) == ("movement", 0.1, 4500, 3e-5)
+    assert long["score"] < 51
     errors = [100 * math.sqrt(p * (1 - p) / 872) for p in scores / 100]
     assert min(errors) > 1.05 and max(errors) < 1.75
     assert scores[0.03]["soft_movement"] - max(scores[0.03].drop("soft_movement")) > 2 * 1.5
