@@ -17,9 +17,9 @@ import torch
 from run import about
 from transformers import BertConfig, BertForSequenceClassification
 
-from mvp_lite import gradient_free
 from mvp_lite.gradient_free import prune_neurons, r2_scores
-from mvp_lite.units import find_units
+from mvp_lite.gradient_free import pruning as gradient_free
+from mvp_lite.structure.units import find_units
 
 HERE = Path(__file__).resolve().parent
 LENGTHS = (25, 40)  # real tokens of a sequence
@@ -75,7 +75,7 @@ def main() -> None:
     torch.manual_seed(0)
     model = BertForSequenceClassification(BertConfig()).eval()  # google-bert/bert-base-uncased's sizes
     inputs = batches(args.sequences, 32)
-    ffns = [units for units in find_units(model) if units.kind == "neurons"]
+    ffns = [units for units in find_units(model) if units.unit_type == "neurons"]
     how = f"{args.threads} threads; one run; seconds on the clock and of the processor, summed over threads"
     results: dict[str, Any] = {
         "about": about(f"benchmarks/gradient_free.py --sequences {args.sequences} --threads {args.threads}")

@@ -22,8 +22,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import BertConfig, BertForSequenceClassification
 
 import mvp_lite as mvp
-from mvp_lite.shrinking import sizes
-from mvp_lite.units import find_units
+from mvp_lite.structure.shrinking import sizes
+from mvp_lite.structure.units import find_units
 
 HERE = Path(__file__).resolve().parent
 KEPT = {"heads": 7, "neurons": 1863}  # of 12 and 3072
@@ -35,7 +35,7 @@ def models() -> dict[str, Any]:
     dense = BertForSequenceClassification(BertConfig(num_labels=3)).eval()
     masked = copy.deepcopy(dense)
     for units in find_units(masked):
-        dead = torch.randperm(units.count)[KEPT[units.kind] :].sort().values
+        dead = torch.randperm(units.count)[KEPT[units.unit_type] :].sort().values
         for part in units.parts:
             part.module.weight.data.index_fill_(part.dim, part.index(dead, units.count), 0.0)
     shrunk = mvp.shrink(masked).eval()

@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from mvp_lite.course import exercises, figures, widgets
     from mvp_lite.course.ledger import Ledger
     from mvp_lite.course.notebook import setup
-    from mvp_lite.course.pretrained import load_model, tokenizer_for
-    from mvp_lite.course.tasks import load_task
     from mvp_lite.distill import Teacher, distillation_loss
     from mvp_lite.gradient_free import prune_neurons
     from mvp_lite.layers import MaskedLinear
-    from mvp_lite.shrinking import load, shrink
+    from mvp_lite.models import load_model, tokenizer_for
+    from mvp_lite.structure.shrinking import load_shrunk, shrink
+    from mvp_lite.tasks import load_task
     from mvp_lite.train import fine_prune
 
 __version__ = "0.1.0"
@@ -42,8 +42,8 @@ __all__ = [
     "fine_prune",
     "groups",
     "layers",
-    "load",
     "load_model",
+    "load_shrunk",
     "load_task",
     "masks",
     "prune_neurons",
@@ -62,12 +62,12 @@ _HOME = {
     "distillation_loss": "mvp_lite.distill",
     "fine_prune": "mvp_lite.train",
     "prune_neurons": "mvp_lite.gradient_free",
-    "load": "mvp_lite.shrinking",
-    "shrink": "mvp_lite.shrinking",
-    "load_model": "mvp_lite.course.pretrained",
-    "load_task": "mvp_lite.course.tasks",
+    "load_shrunk": "mvp_lite.structure.shrinking",
+    "shrink": "mvp_lite.structure.shrinking",
+    "load_model": "mvp_lite.models",
+    "load_task": "mvp_lite.tasks",
     "setup": "mvp_lite.course.notebook",
-    "tokenizer_for": "mvp_lite.course.pretrained",
+    "tokenizer_for": "mvp_lite.models",
     "exercises": "mvp_lite.course",
     "figures": "mvp_lite.course",
     "widgets": "mvp_lite.course",

@@ -160,7 +160,7 @@ def _grid_options(parser: argparse.ArgumentParser, **defaults: Any) -> None:
 
 
 def _grid(args: argparse.Namespace, words: list[str], **fixed: Any) -> Any:
-    from mvp_lite.course.experiments import Grid
+    from mvp_lite.experiments.grid import Grid
 
     names = "methods densities seeds steps lrs tune_steps tune_seeds holdout batch_size scope distil bf16".split()
     names.append("plain_rates")
@@ -199,7 +199,7 @@ def _results(name: str) -> Path:
 
 
 def _run(args: argparse.Namespace, words: list[str]) -> None:
-    from mvp_lite.course.experiments import run_grid
+    from mvp_lite.experiments.grid import run_grid
 
     fixed = {"model": args.model, "model_name": args.model_name, "task": args.task, "data_dir": args.data_dir}
     fixed |= {name: getattr(args, name) for name in ("max_length", "doc_stride", "score_rows")}
@@ -210,15 +210,15 @@ def _run(args: argparse.Namespace, words: list[str]) -> None:
 def _build(args: argparse.Namespace) -> None:
     from dataclasses import replace
 
-    from mvp_lite.course import toy
     from mvp_lite.paths import data_path
+    from mvp_lite.tasks import toy
 
     toy.build(args.out or data_path("toy"), replace(toy.Recipe(), seed=args.seed))
 
 
 def _toy_grid(args: argparse.Namespace, words: list[str]) -> Any:
     """With the toy's own steps and rates where none are given; the task is still to be set."""
-    from mvp_lite.course import toy
+    from mvp_lite.tasks import toy
 
     args.steps = args.steps or toy.STEPS
     args.lrs = args.lrs or list(toy.LRS)
@@ -227,7 +227,7 @@ def _toy_grid(args: argparse.Namespace, words: list[str]) -> Any:
 
 
 def _measure(args: argparse.Namespace, words: list[str]) -> None:
-    from mvp_lite.course.experiments import run_grid, task_grids
+    from mvp_lite.experiments.grid import run_grid, task_grids
 
     grid = _toy_grid(args, words)
     for part in task_grids(grid, [f"toy/{name}" for name in args.tasks]):
@@ -235,8 +235,8 @@ def _measure(args: argparse.Namespace, words: list[str]) -> None:
 
 
 def _lambda(args: argparse.Namespace, words: list[str]) -> None:
-    from mvp_lite.course import toy
-    from mvp_lite.course.experiments import run_lambdas
+    from mvp_lite.experiments.grid import run_lambdas
+    from mvp_lite.tasks import toy
 
     out = args.out or _results("toy_lambda.csv")
     run_lambdas(
@@ -246,7 +246,7 @@ def _lambda(args: argparse.Namespace, words: list[str]) -> None:
 
 
 def _sizes(args: argparse.Namespace, words: list[str]) -> None:
-    from mvp_lite.course.sizes import SIZES, run_sizes
+    from mvp_lite.experiments.sizes import SIZES, run_sizes
 
     if unknown := sorted(set(args.only or ()) - set(SIZES)):
         raise ValueError(f"--only {unknown[0]}: one of {', '.join(SIZES)}")
@@ -257,8 +257,8 @@ def _sizes(args: argparse.Namespace, words: list[str]) -> None:
 
 
 def _structured(args: argparse.Namespace, words: list[str]) -> None:
-    from mvp_lite.course.experiments import task_grids
-    from mvp_lite.course.structured import run_structured
+    from mvp_lite.experiments.grid import task_grids
+    from mvp_lite.experiments.structured import run_structured
 
     grid = _toy_grid(args, words)
     for part in task_grids(grid, [f"toy/{name}" for name in args.tasks]):
@@ -266,7 +266,7 @@ def _structured(args: argparse.Namespace, words: list[str]) -> None:
 
 
 def _unlabeled(args: argparse.Namespace, words: list[str]) -> None:
-    from mvp_lite.course.unlabeled import ALL_METHODS, Study, run_study
+    from mvp_lite.experiments.unlabeled import ALL_METHODS, Study, run_study
 
     given = {name: value for name, value in vars(args).items() if name not in ("command", "out", "methods")}
     study = Study(**given, methods=args.methods or ALL_METHODS, command=_recorded(words))

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from mvp_lite.masks import top_v
 from mvp_lite.pruner import GROUPS
-from mvp_lite.units import Slices, find_units
+from mvp_lite.structure.units import Slices, find_units
 
 __all__ = ["Cut", "Maker", "Pattern", "blocks", "columns", "heads", "mixed", "n_of_m", "neurons", "rows"]
 
@@ -160,7 +160,7 @@ def heads(model: nn.Module, layers: list[Any]) -> list[Cut]:
     With grouped-query attention, for the heads that share a key and a value. FFN matrices stay dense.
 
     Raises:
-        ValueError: a model family that `mvp_lite.units` does not know; a head of which only a part may be pruned.
+        ValueError: a model family that `mvp_lite.structure.units` does not know; a head of which only a part may be pruned.
     """
     return _units(model, layers, "heads")
 
@@ -182,7 +182,7 @@ def mixed(attention: str | Maker | None = None, ffn: str | Maker | None = None) 
 
     def make(model: nn.Module, layers: list[Any]) -> list[Any]:
         names = {
-            kind: {part.name for units in find_units(model) if units.kind == kind for part in units.parts}
+            kind: {part.name for units in find_units(model) if units.unit_type == kind for part in units.parts}
             for kind in ("heads", "neurons")
         }
         cuts: list[Any] = []
@@ -201,7 +201,7 @@ def _units(model: nn.Module, layers: list[Any], kind: str) -> list[Cut]:
     for units in find_units(model):
         names = [part.name for part in units.parts]
         there = [name for name in names if name in by_name]
-        if units.kind != kind or not there:
+        if units.unit_type != kind or not there:
             continue
         if len(there) < len(names):
             missing = ", ".join(name for name in names if name not in by_name)

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from mvp_lite.__main__ import _recorded, main
-from mvp_lite.course import experiments
-from mvp_lite.course.experiments import Grid, read_rows, run_grid
-from mvp_lite.course.tasks import load_task
+from mvp_lite.experiments import grid as experiments
+from mvp_lite.experiments.grid import Grid, read_rows, run_grid
 from mvp_lite.paths import data_path
+from mvp_lite.tasks.task import load_task
 
 SMALL = Grid(
     model="toy",

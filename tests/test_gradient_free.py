@@ -12,10 +12,10 @@ from test_shrink import COMMON, inputs, make, output
 from torch.utils.flop_counter import FlopCounterMode
 
 import mvp_lite as mvp
-from mvp_lite import gradient_free
 from mvp_lite.gradient_free import METHODS, d2_scores, operations, prune_neurons, r2_scores, solve_scales
-from mvp_lite.shrinking import sizes
-from mvp_lite.units import FAMILIES, find_units
+from mvp_lite.gradient_free import pruning as gradient_free
+from mvp_lite.structure.shrinking import sizes
+from mvp_lite.structure.units import FAMILIES, find_units
 
 
 def rows(n, d, seed=0):
@@ -23,7 +23,7 @@ def rows(n, d, seed=0):
 
 
 def ffns(model):
-    return [units for units in find_units(model) if units.kind == "neurons"]
+    return [units for units in find_units(model) if units.unit_type == "neurons"]
 
 
 def slow_r2(W, sigma, alpha, stop, half):

@@ -9,8 +9,8 @@ from test_shrink import inputs, make, output
 import mvp_lite as mvp
 from mvp_lite import groups
 from mvp_lite.masks import keep_count
-from mvp_lite.shrinking import sizes
-from mvp_lite.units import find_units
+from mvp_lite.structure.shrinking import sizes
+from mvp_lite.structure.units import find_units
 
 GROUPS = {
     "rows": "rows",
@@ -85,7 +85,7 @@ def test_every_weight_belongs_to_one_group(name):
             assert counted.min() > 0
         if name in ("heads", "neurons", "units"):
             wanted = {"heads": ("heads",), "neurons": ("neurons",), "units": ("heads", "neurons")}[name]
-            found = [units for units in find_units(pruner.model) if units.kind in wanted]
+            found = [units for units in find_units(pruner.model) if units.unit_type in wanted]
             assert sorted(cut.mask.numel() for cut in pruner.cuts) == sorted(units.count for units in found)
 
 
@@ -150,7 +150,7 @@ def test_from_mask_to_smaller_model(family, method, tmp_path):
     assert sizes(small) == {"heads": before["heads"], "neurons": kept}
     assert float((output(small) - output(model)).abs().max()) < 1e-12
     small.save_pretrained(tmp_path)
-    assert torch.equal(output(mvp.load(tmp_path, dtype=torch.float64).eval()), output(small))
+    assert torch.equal(output(mvp.load_shrunk(tmp_path, dtype=torch.float64).eval()), output(small))
 
 
 def test_heads_and_neurons_at_once_shrink():

@@ -9,9 +9,9 @@ from test_shrink import inputs, make, output
 
 import mvp_lite as mvp
 from mvp_lite.gradient_free import operations, prune_neurons
-from mvp_lite.mask_search import fisher_importance, mask_gradients, rearrange, search, swap
-from mvp_lite.shrinking import sizes
-from mvp_lite.units import FAMILIES, find_units
+from mvp_lite.gradient_free.mask_search import fisher_importance, mask_gradients, rearrange, search, swap
+from mvp_lite.structure.shrinking import sizes
+from mvp_lite.structure.units import FAMILIES, find_units
 
 CHAT = ("gpt2", "llama", "mistral", "qwen2")
 
@@ -33,7 +33,7 @@ def gradients(batches, n, seed=0):
 def scaled(model, units, m):
     """A copy whose units' columns are multiplied by m: what a gate does, without a gate."""
     changed = copy.deepcopy(model)
-    (same,) = [one for one in find_units(changed) if one.name == units.name and one.kind == units.kind]
+    (same,) = [one for one in find_units(changed) if one.name == units.name and one.unit_type == units.unit_type]
     along = m.repeat_interleave(same.columns.size)
     same.columns.module.weight.data *= along[:, None] if same.columns.dim == 0 else along
     return changed

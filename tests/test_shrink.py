@@ -13,8 +13,8 @@ import transformers as hf
 from torch.utils.flop_counter import FlopCounterMode
 
 import mvp_lite as mvp
-from mvp_lite.shrinking import KEY, sizes
-from mvp_lite.units import FAMILIES, find_units
+from mvp_lite.structure.shrinking import KEY, sizes
+from mvp_lite.structure.units import FAMILIES, find_units
 
 COMMON = {"vocab_size": 50, "hidden_size": 24, "num_hidden_layers": 3, "num_attention_heads": 4}
 COMMON |= {"intermediate_size": 20, "max_position_embeddings": 32}
@@ -74,11 +74,11 @@ def pruned(request):
     model = make(request.param)
     kept = {"heads": [], "neurons": []}
     for units in find_units(model):
-        alive = torch.rand(units.count, generator=torch.Generator().manual_seed(len(kept[units.kind]))) < 0.5
-        if (units.kind, len(kept[units.kind])) in (("heads", 0), ("neurons", 1)):
+        alive = torch.rand(units.count, generator=torch.Generator().manual_seed(len(kept[units.unit_type]))) < 0.5
+        if (units.unit_type, len(kept[units.unit_type])) in (("heads", 0), ("neurons", 1)):
             alive[:] = False
         kill(units, ~alive)
-        kept[units.kind].append(max(1, int(alive.sum())))
+        kept[units.unit_type].append(max(1, int(alive.sum())))
     return model, kept
 
 
@@ -90,7 +90,7 @@ def test_smaller_and_equal(pruned, tmp_path):
     assert float((output(small) - output(model)).abs().max()) < 1e-12
     saved = sum(p.numel() for p in model.parameters()) - sum(p.numel() for p in small.parameters())
     gone = {kind: sum(a - b for a, b in zip(before[kind], kept[kind], strict=True)) for kind in kept}
-    widths = {kind: next(u for u in find_units(model) if u.kind == kind) for kind in kept}
+    widths = {kind: next(u for u in find_units(model) if u.unit_type == kind) for kind in kept}
     parts = {kind: units.parts for kind, units in widths.items()}
     own = {
         kind: sum(
@@ -103,7 +103,7 @@ def test_smaller_and_equal(pruned, tmp_path):
     assert saved == sum(gone[kind] * own[kind] for kind in gone)
 
     small.save_pretrained(tmp_path)
-    loaded = mvp.load(tmp_path, dtype=torch.float64).eval()
+    loaded = mvp.load_shrunk(tmp_path, dtype=torch.float64).eval()
     assert type(loaded) is type(model) and sizes(loaded) == kept
     assert torch.equal(output(loaded), output(small))
     assert torch.equal(output(mvp.shrink(loaded)), output(small))
@@ -119,7 +119,7 @@ def test_a_unit_is_what_it_adds_to_the_output():
                 zeroed, cut = make(family), make(family)
                 dead = torch.arange(units.count) == unit
                 kill(find_units(zeroed)[n], dead)
-                find_units(cut)[n].keep((~dead).nonzero().reshape(-1))
+                find_units(cut)[n].select((~dead).nonzero().reshape(-1))
                 assert float((output(zeroed) - output(cut)).abs().max()) < 1e-12
                 assert float((output(zeroed) - output(make(family))).abs().max()) > 1e-6
                 assert find_units(zeroed)[n].alive().tolist() == (~dead).tolist()
@@ -128,7 +128,7 @@ def test_a_unit_is_what_it_adds_to_the_output():
 def test_only_the_columns_decide():
     """A unit whose rows are zero but whose columns are not may still add a constant: it stays."""
     model = make("bert")
-    neurons = next(units for units in find_units(model) if units.kind == "neurons")
+    neurons = next(units for units in find_units(model) if units.unit_type == "neurons")
     neurons.rows[0].module.weight.data[4] = 0.0
     assert neurons.alive().all()
     small = mvp.shrink(model)
@@ -166,7 +166,7 @@ def test_the_front_page_example(tmp_path, monkeypatch, device):
     monkeypatch.chdir(tmp_path)
     task = mvp.load_task("toy/inference", limit=200)
     quick = functools.partial(mvp.fine_prune, steps=20, batch_size=8, progress=False)
-    names = {"mvp": SimpleNamespace(fine_prune=quick, shrink=mvp.shrink, load=mvp.load), "task": task}
+    names = {"mvp": SimpleNamespace(fine_prune=quick, shrink=mvp.shrink, load_shrunk=mvp.load_shrunk), "task": task}
     exec(code, names | {"model": mvp.load_model("toy", task)}, names)
     assert sizes(names["again"]) == sizes(names["small"])
     assert sizes(names["small"])["neurons"] == [n // 4 for n in sizes(names["result"].model)["neurons"]]
@@ -199,14 +199,14 @@ def test_folders_that_do_not_fit(tmp_path):
         return folder
 
     with pytest.raises(ValueError, match=r"9 heads in .*attention\.self, which has 4"):
-        mvp.load(changed(**{KEY: {"heads": [9, 4, 4], "neurons": [20, 20, 20]}}))
+        mvp.load_shrunk(changed(**{KEY: {"heads": [9, 4, 4], "neurons": [20, 20, 20]}}))
     with pytest.raises(ValueError, match="another number of blocks"):
-        mvp.load(changed(**{KEY: {"heads": [4], "neurons": [20, 20, 20]}}))
+        mvp.load_shrunk(changed(**{KEY: {"heads": [4], "neurons": [20, 20, 20]}}))
     with pytest.raises(ValueError, match="'NoSuchModel'"):
-        mvp.load(changed(architectures=["NoSuchModel"]))
+        mvp.load_shrunk(changed(architectures=["NoSuchModel"]))
     with pytest.raises(OSError):
-        mvp.load(tmp_path / "nowhere")
+        mvp.load_shrunk(tmp_path / "nowhere")
     plain = copy.deepcopy(config)
     del plain[KEY]
     (tmp_path / "other" / "config.json").write_text(json.dumps(plain))
-    assert sizes(mvp.load(tmp_path / "other")) == sizes(small)
+    assert sizes(mvp.load_shrunk(tmp_path / "other")) == sizes(small)

@@ -6,9 +6,10 @@ from dataclasses import replace
 import pytest
 
 from mvp_lite.__main__ import _recorded, main
-from mvp_lite.course import sizes, toy
-from mvp_lite.course.experiments import Grid, read_rows
+from mvp_lite.experiments import sizes
+from mvp_lite.experiments.grid import Grid, read_rows
 from mvp_lite.paths import data_path
+from mvp_lite.tasks import toy
 
 GRID = Grid(
     model="",

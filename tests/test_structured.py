@@ -6,13 +6,13 @@ import pytest
 import torch
 
 from mvp_lite.__main__ import main
-from mvp_lite.course import structured
-from mvp_lite.course.experiments import Grid, read_rows
-from mvp_lite.course.pretrained import load_model
-from mvp_lite.course.structured import GROUPS, STRUCTURED_COLUMNS, group_density, kept_of_encoder, run_structured
-from mvp_lite.course.tasks import load_task
+from mvp_lite.experiments import structured
+from mvp_lite.experiments.grid import Grid, read_rows
+from mvp_lite.experiments.structured import GROUPS, STRUCTURED_COLUMNS, group_density, kept_of_encoder, run_structured
+from mvp_lite.models import load_model
 from mvp_lite.paths import data_path
 from mvp_lite.pruner import Pruner
+from mvp_lite.tasks.task import load_task
 
 GRID = Grid("toy", "toy/sentiment", ["movement", "magnitude"], [0.5, 0.1], [0], 10, [1e-4, 1e-3], 10, holdout=100,
             batch_size=8, command="python")  # fmt: skip

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import torch
 
-from mvp_lite.course import spans
-from mvp_lite.course.pretrained import load_model, tokenizer_for
-from mvp_lite.course.tasks import TASKS, load_task
+from mvp_lite.models import load_model, tokenizer_for
 from mvp_lite.paths import data_path
+from mvp_lite.tasks import spans
+from mvp_lite.tasks.task import TASKS, load_task
 from mvp_lite.train import fine_prune
 
 WORDS = "a b c d e f g h i j good bad who what is the red blue cat dog sat ran on mat . ?".split()
@@ -120,13 +120,13 @@ class TestReading:
     def test_a_folder_is_read_plain_or_gzipped(self, name, gz, tmp_path):
         task = load_task(name, folder_for(name, tmp_path, gz=gz))
         assert (task.size("train"), task.size("validation")) == (40, 9)
-        assert task.kind == "classification" and task.metric == "accuracy" and task.label_column == "label"
+        assert task.task_type == "classification" and task.metric == "accuracy" and task.label_column == "label"
         assert task.num_labels == len(task.labels) == (3 if name == "mnli" else 2)
         assert set(task.rows["train"]) == {*task.text_columns, "label"}
         assert repr(task) == f"Task({name!r}, classification, 40 train, 9 validation rows)"
 
     def test_squad_is_a_span_task(self, squad):
-        assert (squad.kind, squad.metric, squad.labels, squad.num_labels) == ("span", "f1", [], 2)
+        assert (squad.task_type, squad.metric, squad.labels, squad.num_labels) == ("span", "f1", [], 2)
 
     def test_limit_keeps_the_first_rows(self, tmp_path):
         folder = folder_for("sst2", tmp_path)
@@ -470,7 +470,7 @@ class TestRegression:
         return load_task("stsb", write(write(tmp_path, "train", rows), "validation", rows[:9]))
 
     def test_what_it_is(self, stsb):
-        assert (stsb.kind, stsb.metric, stsb.labels, stsb.num_labels) == ("regression", "spearman", [], 1)
+        assert (stsb.task_type, stsb.metric, stsb.labels, stsb.num_labels) == ("regression", "spearman", [], 1)
         assert stsb.label_column == "label" and "regression, 40 train" in repr(stsb)
 
     @pytest.mark.parametrize("label", [-1.0, -1, 5.001, float("nan"), "3", None, True])
@@ -518,7 +518,7 @@ class TestRegression:
             model = load_model(encoder, made_for)
             before = model.classifier.weight.clone()
             with pytest.raises(
-                ValueError, match=rf"does not fit '{used_on.name}' \({used_on.kind}, {used_on.num_labels} o"
+                ValueError, match=rf"does not fit '{used_on.name}' \({used_on.task_type}, {used_on.num_labels} o"
             ):
                 fine_prune(model, used_on, steps=1, batch_size=4, tokenizer=tokenizer, progress=False)
             assert torch.equal(before, model.classifier.weight)
@@ -541,7 +541,7 @@ class TestOptionalAnswers:
     def test_only_here_may_an_answer_be_missing(self, tmp_path):
         rows = [question(SHORT, "mat"), question(SHORT, "mat") | {"answers": NONE}]
         task = self.read(tmp_path, rows)
-        assert (task.kind, task.metric, task.num_labels) == ("span", "f1", 2) and task.rows["train"]["answers"][
+        assert (task.task_type, task.metric, task.num_labels) == ("span", "f1", 2) and task.rows["train"]["answers"][
             1
         ] == NONE
         with pytest.raises(ValueError, match=r"train\.jsonl, row 1 .*holds no answer .*squad_v2 is the task"):

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import torch
 
-from mvp_lite.course import toy
 from mvp_lite.paths import data_path
+from mvp_lite.tasks import toy
 
 TASKS = ["sentiment", "inference", "paraphrase", "qa"]
 COLUMNS = {

@@ -10,13 +10,13 @@ import torch
 
 import mvp_lite as mvp
 from mvp_lite.__main__ import _recorded, main
-from mvp_lite.course import unlabeled
-from mvp_lite.course.experiments import read_rows
-from mvp_lite.course.tasks import load_task
-from mvp_lite.course.unlabeled import UNLABELED_COLUMNS, Study, parse_method, parse_options, run_study, sample
+from mvp_lite.experiments import unlabeled
+from mvp_lite.experiments.grid import read_rows
+from mvp_lite.experiments.unlabeled import UNLABELED_COLUMNS, Study, parse_method, parse_options, run_study, sample
 from mvp_lite.gradient_free import prune_neurons
 from mvp_lite.paths import data_path
-from mvp_lite.shrinking import shrink
+from mvp_lite.structure.shrinking import shrink
+from mvp_lite.tasks.task import load_task
 
 
 @pytest.fixture

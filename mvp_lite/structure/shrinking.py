@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from mvp_lite.units import find_units
+from mvp_lite.structure.units import find_units
 
-__all__ = ["load", "shrink"]
+__all__ = ["load_shrunk", "shrink", "sizes"]
 
 #: key of `config.json` that holds how many heads and neurons each block has
 KEY = "mvp_lite_units"
@@ -21,10 +21,10 @@ def shrink(model: Any) -> Any:
     """A smaller dense copy of a pruned model, without the heads and FFN neurons whose outgoing weights are all 0.
 
     Its outputs are those of `model` but for rounding. A layer keeps at least one head and one neuron. The copy's
-    `save_pretrained(folder)` writes the sizes into `config.json`; `load(folder)` reads it back.
+    `save_pretrained(folder)` writes the sizes into `config.json`; `load_shrunk(folder)` reads it back.
 
     Args:
-        model: a transformers model of a family in `mvp_lite.units.FAMILIES`, plain (after `pruner.finalize()`).
+        model: a transformers model of a family in `mvp_lite.structure.units.FAMILIES`, plain (after `pruner.finalize()`).
 
     Raises:
         ValueError: a family whose heads and neurons are not known.
@@ -32,7 +32,7 @@ def shrink(model: Any) -> Any:
     small = copy.deepcopy(model)
     for units in find_units(small):
         alive = units.alive().nonzero().reshape(-1)
-        units.keep(alive if len(alive) else torch.zeros(1, dtype=torch.long, device=alive.device))
+        units.select(alive if len(alive) else torch.zeros(1, dtype=torch.long, device=alive.device))
     setattr(small.config, KEY, sizes(small))
     return small
 
@@ -41,11 +41,11 @@ def sizes(model: Any) -> dict[str, list[int]]:
     """Numbers of heads and of neurons of each block: {"heads": […], "neurons": […]}."""
     found: dict[str, list[int]] = {"heads": [], "neurons": []}
     for units in find_units(model):
-        found[units.kind].append(units.count)
+        found[units.unit_type].append(units.count)
     return found
 
 
-def load(folder: str | Path, **options: Any) -> Any:
+def load_shrunk(folder: str | Path, **options: Any) -> Any:
     """The model that a shrunk one's `save_pretrained(folder)` wrote, of its own class; also from the hub.
 
     `options` go to `from_pretrained`. A folder without sizes in its `config.json` is loaded as it is.
@@ -79,10 +79,10 @@ def _cut_to(model: Any, plan: dict[str, list[int]]) -> None:
     """Give a model as its configuration makes it the sizes of `plan`; which units stay is left to the weights."""
     found = find_units(model)
     wanted = {kind: iter(plan[kind]) for kind in ("heads", "neurons")}
-    if any(len(plan[kind]) != sum(units.kind == kind for units in found) for kind in wanted):
+    if any(len(plan[kind]) != sum(units.unit_type == kind for units in found) for kind in wanted):
         raise ValueError(f"{KEY} in config.json is for another number of blocks than the model has")
     for units in found:
-        count = next(wanted[units.kind])
+        count = next(wanted[units.unit_type])
         if not 1 <= count <= units.count:
-            raise ValueError(f"{KEY}: {count} {units.kind} in {units.name}, which has {units.count}")
-        units.keep(torch.arange(count))
+            raise ValueError(f"{KEY}: {count} {units.unit_type} in {units.name}, which has {units.count}")
+        units.select(torch.arange(count))

@@ -2,7 +2,7 @@
 
 Steps, batches, tuning and seeds are those of `experiments`: for each choice of groups, method and density the weight
 rate is chosen from the same values on rows held out of train, with a seed that is not reported. What differs is the
-column `groups`, and `parameters`: all parameters of the model once `mvp_lite.shrinking.shrink` has cut it.
+column `groups`, and `parameters`: all parameters of the model once `mvp_lite.structure.shrinking.shrink` has cut it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mvp_lite import groups as make
-from mvp_lite.course.experiments import (
+from mvp_lite.experiments.grid import (
     COLUMNS,
     Grid,
     append_run,
@@ -25,12 +25,12 @@ from mvp_lite.course.experiments import (
     run_order,
     tuning_runs,
 )
-from mvp_lite.course.pretrained import load_model
-from mvp_lite.course.tasks import Task, load_task
 from mvp_lite.masks import keep_count
-from mvp_lite.shrinking import shrink
+from mvp_lite.models import load_model
+from mvp_lite.structure.shrinking import shrink
+from mvp_lite.structure.units import find_units
+from mvp_lite.tasks.task import Task, load_task
 from mvp_lite.train import Result, fine_prune
-from mvp_lite.units import find_units
 
 __all__ = ["GROUPS", "STRUCTURED_COLUMNS", "group_density", "kept_of_encoder", "run_structured"]
 

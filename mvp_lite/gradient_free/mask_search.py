@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from mvp_lite.masks import top_v
-from mvp_lite.units import find_units
+from mvp_lite.structure.units import find_units
 
 __all__ = ["WORTHS", "evaluating", "fisher_importance", "mask_gradients", "rearrange", "search", "swap"]
 
@@ -50,7 +50,7 @@ def mask_gradients(model: Any, labelled: Iterable[Mapping[str, Tensor]], heads: 
     positions of a question-answering head does.
 
     Args:
-        model: a transformers model of a family in `mvp_lite.units.FAMILIES`.
+        model: a transformers model of a family in `mvp_lite.structure.units.FAMILIES`.
         labelled: batches as the model takes them, with labels; the loss is the model's own, a mean over the batch.
         heads: gates for the heads too.
 
@@ -61,7 +61,7 @@ def mask_gradients(model: Any, labelled: Iterable[Mapping[str, Tensor]], heads: 
     Raises:
         ValueError: no batches, a batch without labels, a loss that is not finite, a family that is not known.
     """
-    gated = [units for units in find_units(model) if heads or units.kind == "neurons"]
+    gated = [units for units in find_units(model) if heads or units.unit_type == "neurons"]
     device = next(model.parameters()).device
     found: list[tuple[Tensor, ...]] = []
     with evaluating(model) as handles, torch.enable_grad():

@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from mvp_lite.course.experiments import fewer_rows, read_rows, write_row
-from mvp_lite.course.pretrained import load_model, tokenizer_for
-from mvp_lite.course.tasks import Task, load_task
+from mvp_lite.experiments.grid import fewer_rows, read_rows, write_row
 from mvp_lite.gradient_free import METHODS, prune_neurons
-from mvp_lite.shrinking import shrink
+from mvp_lite.models import load_model, tokenizer_for
+from mvp_lite.structure.shrinking import shrink
+from mvp_lite.tasks.task import Task, load_task
 from mvp_lite.train import default_device, fine_prune
 
 __all__ = ["ALL_METHODS", "UNLABELED_COLUMNS", "Study", "parse_method", "parse_options", "run_study"]

@@ -63,7 +63,7 @@ class Slices:
         """(count, entries of a unit), from a tensor of the weight's shape; a view where the layout allows."""
         return x.movedim(self.dim, 0).reshape(self.parts, count, -1).movedim(0, 1).reshape(count, -1)
 
-    def keep(self, units: Tensor, count: int) -> None:
+    def select(self, units: Tensor, count: int) -> None:
         """Cut the map down, in place, to the given units."""
         module, index = self.module, self.index(units, count)
         with torch.no_grad():
@@ -79,13 +79,13 @@ class Slices:
 
 @dataclass(frozen=True)
 class Units:
-    """The heads of one attention layer (kind "heads"), or the neurons of one FFN ("neurons").
+    """The heads of one attention layer (`unit_type` "heads"), or the neurons of one FFN ("neurons").
 
     `rows` lead into a unit, `columns` lead out of it; `block` is the path of the block that holds them. `owner` is the
     attention module, for the sizes it remembers.
     """
 
-    kind: str
+    unit_type: str
     name: str
     count: int
     rows: tuple[Slices, ...]
@@ -102,10 +102,10 @@ class Units:
         """Rows and columns, all that belongs to a unit."""
         return (*self.rows, self.columns)
 
-    def keep(self, units: Tensor) -> None:
+    def select(self, units: Tensor) -> None:
         """Cut the model down, in place, to the given units (integers in rising order, at least one)."""
         for part in self.parts:
-            part.keep(units, self.count)
+            part.select(units, self.count)
         for name in ("num_attention_heads", "num_heads", "n_heads", "all_head_size", "split_size"):
             if isinstance(getattr(self.owner, name, None), int):
                 setattr(self.owner, name, getattr(self.owner, name) * len(units) // self.count)

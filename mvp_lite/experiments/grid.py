@@ -20,9 +20,9 @@ from typing import Any
 
 import numpy as np
 
-from mvp_lite.course.pretrained import load_model
-from mvp_lite.course.tasks import Task, load_task
+from mvp_lite.models import load_model
 from mvp_lite.pruner import METHODS
+from mvp_lite.tasks.task import Task, load_task
 from mvp_lite.train import Result, default_device, fine_prune
 
 __all__ = [

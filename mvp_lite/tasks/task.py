@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mvp_lite.course.spans import answer_problem, answer_tokens, best_spans, squad_scores
 from mvp_lite.paths import data_path
+from mvp_lite.tasks.spans import answer_problem, answer_tokens, best_spans, squad_scores
 
 SPLITS = ("train", "validation")
 WINDOW = 50  # batches sorted by length together, as in the usual length-grouped sampler
@@ -44,16 +44,16 @@ class TaskSpec:
     doc_stride: int = 0
 
     @property
-    def kind(self) -> str:
+    def task_type(self) -> str:
         return "classification" if self.labels else "regression" if self.scale else "span"
 
     @property
     def label_column(self) -> str:
-        return "answers" if self.kind == "span" else "label"
+        return "answers" if self.task_type == "span" else "label"
 
     @property
     def columns(self) -> tuple[str, ...]:
-        return (*(("id",) if self.kind == "span" else ()), *self.text_columns, self.label_column)
+        return (*(("id",) if self.task_type == "span" else ()), *self.text_columns, self.label_column)
 
 
 _SENTIMENT = TaskSpec(("sentence",), "sentence", ("negative", "positive"), hub=("stanfordnlp/sst2",))
@@ -126,9 +126,9 @@ class Task:
     splits = SPLITS
 
     @property
-    def kind(self) -> str:
+    def task_type(self) -> str:
         """What is predicted: "classification" (one label), "regression" (a number) or "span" (an answer's ends)."""
-        return self.spec.kind
+        return self.spec.task_type
 
     @property
     def labels(self) -> list[str]:
@@ -138,7 +138,7 @@ class Task:
     @property
     def num_labels(self) -> int:
         """Outputs of the head: one per class, 1 for regression, 2 (start and end) for a span task."""
-        return len(self.spec.labels) or (1 if self.kind == "regression" else 2)
+        return len(self.spec.labels) or (1 if self.task_type == "regression" else 2)
 
     @property
     def metric(self) -> str:
@@ -155,7 +155,7 @@ class Task:
     def recipe(self, batch_size: int) -> tuple[int, float]:
         """(optimizer steps, learning rate) where none are given: the toy's, or 3 epochs at the papers' 3e-5."""
         if self.name.startswith("toy/"):
-            from mvp_lite.course.toy import LR, STEPS
+            from mvp_lite.tasks.toy import LR, STEPS
 
             return STEPS, LR
         return 3 * self.size("train") // batch_size, 3e-5
@@ -166,7 +166,7 @@ class Task:
 
     def __repr__(self) -> str:
         counts = ", ".join(f"{self.size(split):,} {split}" for split in SPLITS)
-        return f"Task({self.name!r}, {self.kind}, {counts} rows)"
+        return f"Task({self.name!r}, {self.task_type}, {counts} rows)"
 
     def encode(self, tokenizer: Any = None) -> "EncodedTask":
         """Tokenise lazily, once per tokenizer: two tokenizers with the same content share the work.
@@ -441,7 +441,7 @@ class EncodedTask:
                     result = model(**batch)
                     losses.append(result.loss.double() * len(index))
                     if part.spans is None:
-                        regression = self.task.kind == "regression"
+                        regression = self.task.task_type == "regression"
                         outputs.append(result.logits if regression else result.logits.argmax(-1)[:, None])
                     else:
                         width = batch["input_ids"].shape[1]
@@ -452,7 +452,9 @@ class EncodedTask:
                 module.training = mode
         rank = np.argsort(np.concatenate(order))
         predicted = torch.cat(outputs).cpu().double().numpy()[rank]
-        score = {"classification": self._classified, "regression": self._ranked, "span": self._answered}[self.task.kind]
+        score = {"classification": self._classified, "regression": self._ranked, "span": self._answered}[
+            self.task.task_type
+        ]
         scores = score(split, part, predicted)
         loss = float(torch.stack(losses).sum()) / len(part.row)
         return {"score": scores[self.task.metric], "loss": loss, **scores}
@@ -491,11 +493,11 @@ class EncodedTask:
         inner: Any = getattr(model, "module", model)
         config = getattr(inner, "config", None)
         outputs = getattr(config, "num_labels", self.task.num_labels)
-        wanted = "start_positions" if self.task.kind == "span" else "labels"
+        wanted = "start_positions" if self.task.task_type == "span" else "labels"
         if outputs != self.task.num_labels or not _takes(inner, wanted):
             raise ValueError(
                 f"model={type(inner).__name__} has a head with {outputs} outputs that does not fit {self.task.name!r} "
-                f"({self.task.kind}, {self.task.num_labels} outputs): make one with load_model(name_or_path, task)"
+                f"({self.task.task_type}, {self.task.num_labels} outputs): make one with load_model(name_or_path, task)"
             )
 
     def _batch(self, part: _Part, index: np.ndarray, device: torch.device | str) -> dict[str, Tensor]:
@@ -519,7 +521,7 @@ class EncodedTask:
     def _tokenise(self, rows: Columns) -> _Part:
         task, names = self.task, self.tokenizer.model_input_names
         options: dict[str, Any] = {"truncation": True, "max_length": self.max_length, "return_attention_mask": False}
-        if task.kind == "span":
+        if task.task_type == "span":
             options |= {"truncation": "only_second", "stride": task.doc_stride}
             options |= {"return_overflowing_tokens": True, "return_offsets_mapping": True}
         ids, types, spans = [], [], []
@@ -540,7 +542,7 @@ class EncodedTask:
             ids.append(_flat(sequences))
             if "token_type_ids" in names:
                 types.append(_flat(encoded["token_type_ids"]))
-            if task.kind != "span":
+            if task.task_type != "span":
                 row += range(first, first + len(sequences))
                 continue
             for window, sample in enumerate(encoded["overflow_to_sample_mapping"]):
@@ -549,8 +551,10 @@ class EncodedTask:
                 spans.append(span.astype(np.int32))
                 ends.append(answer_tokens(span, rows["answers"][first + sample]))
                 row.append(first + sample)
-        if task.kind != "span":
-            targets = {"labels": np.array(rows["label"], dtype=np.float32 if task.kind == "regression" else np.int64)}
+        if task.task_type != "span":
+            targets = {
+                "labels": np.array(rows["label"], dtype=np.float32 if task.task_type == "regression" else np.int64)
+            }
         else:
             targets = dict(zip(("start_positions", "end_positions"), np.array(ends).T, strict=True))
         return _Part(

@@ -18,9 +18,17 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from mvp_lite.mask_search import WORTHS, evaluating, fisher_importance, mask_gradients, rearrange, search, swap
+from mvp_lite.gradient_free.mask_search import (
+    WORTHS,
+    evaluating,
+    fisher_importance,
+    mask_gradients,
+    rearrange,
+    search,
+    swap,
+)
 from mvp_lite.masks import top_v_global
-from mvp_lite.units import Units, find_units
+from mvp_lite.structure.units import Units, find_units
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -116,7 +124,7 @@ def d2_scores(model: Any, inputs: Iterable[Batch], *, statistic: str = "mean") -
     """
     if statistic not in STATISTICS:
         raise ValueError(f"statistic={statistic!r}: one of {', '.join(STATISTICS)}")
-    ffns = [units for units in find_units(model) if units.kind == "neurons"]
+    ffns = [units for units in find_units(model) if units.unit_type == "neurons"]
     device = next(model.parameters()).device
     stats, _, _ = _activations(model, ffns, [_unlabeled(batch, device) for batch in inputs])
     return [stat[statistic] for stat in stats]
@@ -132,10 +140,10 @@ def operations(model: Any, length: float) -> dict[str, Any]:
     found: dict[str, Any] = {"heads": 0.0, "neurons": 0.0, "per_head": [], "per_neuron": []}
     for units in find_units(model):
         count = length * sum(part.module.weight.numel() for part in units.parts)
-        if units.kind == "heads":
+        if units.unit_type == "heads":
             count += 2 * length**2 * units.count * units.columns.size
-        found[units.kind] += count
-        found["per_head" if units.kind == "heads" else "per_neuron"].append(count / units.count)
+        found[units.unit_type] += count
+        found["per_head" if units.unit_type == "heads" else "per_neuron"].append(count / units.count)
     return found
 
 
@@ -198,13 +206,13 @@ def prune_neurons(
     With `labelled` batches two methods take gradients too, though only those of masks; no weight is trained.
 
     Args:
-        model: a transformers model of a family in `mvp_lite.units.FAMILIES`; it is left as it is.
+        model: a transformers model of a family in `mvp_lite.structure.units.FAMILIES`; it is left as it is.
         inputs: batches as the model takes them (labels in them are ignored); padding is told by `attention_mask`.
         flops: fraction of the encoder's operations that stays, for sequences of the inputs' mean length.
         method: "kcm" (R2 x D2, scaled; with `labelled`, swaps before scaling), "r2d2" (not scaled), "r2", "d2",
             "weight_magnitude" (norm of the outgoing weights), "output_magnitude" (mean size of what a neuron adds),
             "random", or "fisher" (Kwon et al. 2022, scaled; needs `labelled`). All rank all layers in one pool.
-        labelled: batches with labels, for "fisher" and "kcm"; see `mvp_lite.mask_search`. The batches' size matters.
+        labelled: batches with labels, for "fisher" and "kcm"; see `mvp_lite.gradient_free.mask_search`. The batches' size matters.
         heads: "fisher" prunes attention heads too: the split that keeps most importance within the budget.
         scale: fit what stays, layer by layer, to the dense model's stream, heads too if they are pruned; default: for
             "kcm" and "fisher".
@@ -213,7 +221,7 @@ def prune_neurons(
         statistic: see `d2_scores`.
         normalisation: of D2 before the product, in each layer: "minmax", "max", "zscore" or "none".
         ridge: see `solve_scales`.
-        swap_by: what "kcm" with `labelled` takes a gradient to be worth; see `mvp_lite.mask_search.swap`.
+        swap_by: what "kcm" with `labelled` takes a gradient to be worth; see `mvp_lite.gradient_free.mask_search.swap`.
         seed: of "random".
 
     Raises:
@@ -244,7 +252,9 @@ def prune_neurons(
     if not batches:
         raise ValueError("inputs is empty: give at least one batch of unlabeled inputs")
     result = copy.deepcopy(model)
-    units_of = {kind: [units for units in find_units(result) if units.kind == kind] for kind in ("heads", "neurons")}
+    units_of = {
+        kind: [units for units in find_units(result) if units.unit_type == kind] for kind in ("heads", "neurons")
+    }
     attentions, ffns = units_of["heads"], units_of["neurons"]
     scale = method in ("kcm", "fisher") if scale is None else scale
     stats, length, streams = _activations(result, ffns, batches, room=_ROOM if scale and not heads else 0)
@@ -427,8 +437,8 @@ def _fit(
     wanted = {"heads": iter(head_masks), "neurons": iter(masks)}
     pairs = []
     for units, small in zip(find_units(model), find_units(cut), strict=True):
-        mask = next(wanted[units.kind])
-        small.keep(mask.nonzero().reshape(-1))
+        mask = next(wanted[units.unit_type])
+        small.select(mask.nonzero().reshape(-1))
         pairs.append((units, small, mask))
     fitted = {"neurons"} if all(bool(mask.all()) for mask in head_masks) else {"heads", "neurons"}
     sides = {"cut": cut} if targets and "heads" not in fitted else {"dense": model, "cut": cut}
@@ -439,8 +449,8 @@ def _fit(
         calls = _first_calls(model, model.get_submodule(pairs[0][0].block), batches)
         streams = [{"dense": args[0], "cut": args[0]} for args, _ in calls]
         for units, small, mask in pairs:
-            if units.kind not in fitted:
-                scales[units.kind].append(torch.ones(units.count, device=mask.device))
+            if units.unit_type not in fitted:
+                scales[units.unit_type].append(torch.ones(units.count, device=mask.device))
                 continue
             columns, count = small.columns, int(mask.sum())
             W = columns.by_unit(columns.module.weight.detach(), count).float()  # (n, entries of a unit)
@@ -449,13 +459,13 @@ def _fit(
             handles += _watch(units, seen["dense"])
             cut_handles += _watch(small, seen["cut"])
             before_ffn = []
-            wanted_here = next(known, []) if units.kind == "neurons" else []
+            wanted_here = next(known, []) if units.unit_type == "neurons" else []
             for i, (stream, (args, kwargs), batch) in enumerate(zip(streams, calls, batches, strict=True)):
                 outputs = {
                     side: _hidden(one.get_submodule(units.block)(stream[side], *args[1:], **kwargs))
                     for side, one in sides.items()
                 }
-                if units.kind == "heads":  # the residual is the block's own input
+                if units.unit_type == "heads":  # the residual is the block's own input
                     sums = {side: stream[side] + seen[side]["out"] for side in sides}
                 elif pre_norm:
                     sums = outputs
@@ -466,22 +476,22 @@ def _fit(
                 H, error = seen["cut"]["H"][real].float(), (target - sums["cut"][real]).float()
                 for total, part in zip((products, errors), _products(H, W, error), strict=True):
                     total += part
-                if units.kind == "neurons":
+                if units.unit_type == "neurons":
                     stream |= outputs
                     x = outputs["cut"] - seen["cut"]["out"] if pre_norm else seen["cut"]["x"]
                     before_ffn.append((x, seen["cut"]["H"]))
             # What the units add up to is A 1 now and should be A 1 + error.
-            AtA = products * (W @ W.T) if units.kind == "neurons" else products
+            AtA = products * (W @ W.T) if units.unit_type == "neurons" else products
             m = solve_scales(AtA, AtA.sum(1) + errors, ridge)
             along = m.repeat_interleave(columns.size).to(columns.module.weight)
             columns.module.weight.data *= along[:, None] if columns.dim == 0 else along
             for handle in (*handles, *cut_handles):
                 handle.remove()
-            if units.kind == "neurons":  # the cut block again, from its FFN's second map on
+            if units.unit_type == "neurons":  # the cut block again, from its FFN's second map on
                 norm = nn.Identity() if pre_norm else _last_norm(cut.get_submodule(units.block))
                 for stream, (x, H) in zip(streams, before_ffn, strict=True):
                     stream["cut"] = norm(x + columns.module(H))
-            scales[units.kind].append(torch.ones(units.count, device=m.device).masked_scatter(mask, m))
+            scales[units.unit_type].append(torch.ones(units.count, device=m.device).masked_scatter(mask, m))
     return scales["neurons"], scales["heads"]
 
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from mvp_lite.course.tasks import Task
 from mvp_lite.paths import data_path
+from mvp_lite.tasks.task import Task
 
 
 def load_model(name_or_path: str | Path, task: Task, *, pretrained: bool = True, seed: int = 0) -> Any:
@@ -30,9 +30,9 @@ def load_model(name_or_path: str | Path, task: Task, *, pretrained: bool = True,
     labels: dict[str, Any] = {"num_labels": task.num_labels}
     if task.labels:
         labels = {"id2label": dict(enumerate(task.labels)), "label2id": {n: i for i, n in enumerate(task.labels)}}
-    if task.kind != "span":  # else the checkpoint's, or the first batch's labels, would decide
-        labels["problem_type"] = "regression" if task.kind == "regression" else "single_label_classification"
-    auto: Any = AutoModelForQuestionAnswering if task.kind == "span" else AutoModelForSequenceClassification
+    if task.task_type != "span":  # else the checkpoint's, or the first batch's labels, would decide
+        labels["problem_type"] = "regression" if task.task_type == "regression" else "single_label_classification"
+    auto: Any = AutoModelForQuestionAnswering if task.task_type == "span" else AutoModelForSequenceClassification
     with _quiet(), torch.random.fork_rng(devices=[]), torch.device("cpu"):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed the GPUs too
         try:

@@ -12,8 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from mvp_lite.course import toy
-from mvp_lite.course.experiments import Grid, run_grid, task_grids
+from mvp_lite.experiments.grid import Grid, run_grid, task_grids
+from mvp_lite.tasks import toy
 
 __all__ = ["SIZES", "encoder_parameters", "matrix_entries", "pretrained_encoder", "run_sizes"]
 

@@ -1,0 +1,1 @@
+"""Grids of runs, resumable: every finished run is one row of a CSV."""

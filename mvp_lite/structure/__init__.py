@@ -1,0 +1,1 @@
+"""Heads and neurons of known model families, and smaller models made of what pruning left."""

@@ -1,0 +1,5 @@
+"""Data sets as tasks: what they look like, how they are read, tokenized, batched and scored."""
+
+from mvp_lite.tasks.task import SPECS, TASKS, EncodedTask, Task, TaskSpec, load_task
+
+__all__ = ["SPECS", "TASKS", "EncodedTask", "Task", "TaskSpec", "load_task"]
