@@ -12,7 +12,7 @@ Names are loaded when first used, so that `import mvp_lite` costs little more th
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from mvp_lite import groups  # at once: Pruner(groups="heads") needs its names
+from mvp_lite import groups
 from mvp_lite.paths import data_path
 from mvp_lite.pruner import Pruner
 

@@ -1,262 +1,325 @@
-r"""One score for many weights: rows, columns, blocks, attention heads, FFN neurons; and n:m patterns.
+r"""What shares one score: single weights, rows, columns, blocks, attention heads, FFN neurons; and n:m patterns.
 
 Where a group of weights shares one score S and one mask entry M, the chain rule sums over the group:
-$\partial\mathcal L/\partial S=\sum_{(i,j)\in\text{group}}G_{ij}W_{ij}$, exact for a continuous mask as in the
-element-wise case. Each function here makes cuts for `Pruner(groups=…)`: objects that hold scores and a mask of their
-own shape and say what they mean for matrices.
+$\partial\mathcal L/\partial M=\sum_{(i,j)\in\text{group}}G_{ij}W_{ij}$, exact for a continuous mask as in the
+element-wise case. Functions here make the `WeightGroups` of a model, for `Pruner(groups=…)`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from mvp_lite.masks import top_v
-from mvp_lite.pruner import GROUPS
-from mvp_lite.structure.units import Slices, find_units
+from mvp_lite.matrices import PrunedMatrix
+from mvp_lite.scores import magnitude, movement_gradient
+from mvp_lite.structure.units import Slices, Units, find_units
 
-__all__ = ["Cut", "Maker", "Pattern", "blocks", "columns", "heads", "mixed", "n_of_m", "neurons", "rows"]
+__all__ = [
+    "GROUPS",
+    "GroupMaker",
+    "Part",
+    "Pattern",
+    "WeightGroups",
+    "blocks",
+    "columns",
+    "find_groups",
+    "heads",
+    "mixed",
+    "n_of_m",
+    "neurons",
+    "rows",
+    "weights",
+]
 
-#: makes cuts out of a model and the matrices (of `Pruner`) that it may use
-Maker = Callable[[nn.Module, list[Any]], list[Any]]
-#: a matrix, the sum over its groups (weight-shaped to group-shaped), and the way back
-Part = tuple[Any, Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]
+
+@dataclass(frozen=True)
+class Part:
+    """One matrix's share of `WeightGroups`: how its entries add up to groups, and how a mask of groups expands to it.
+
+    `total`: weight-shaped to group-shaped, a sum over each group. `expand`: the way back, a copy to each weight.
+    """
+
+    matrix: PrunedMatrix
+    total: Callable[[Tensor], Tensor]
+    expand: Callable[[Tensor], Tensor]
 
 
-class Cut:
-    """Groups of weights in one or more matrices; `scores`, `mask`: one entry a group."""
+class WeightGroups:
+    """Groups of weights in one or more matrices. `scores` and `mask` have one entry for each group, in any shape.
+
+    `scores` is None where the magnitude of the weights is ranked.
+    """
+
+    #: only a selection by rank makes sense of these scores
+    needs_top_v = False
 
     def __init__(self, name: str, parts: Sequence[Part]) -> None:
-        self.name, self.parts = name, parts
-        layer, total, _ = parts[0]
-        self.mask = torch.ones_like(total(layer.master), dtype=torch.bool)
+        self.name, self.parts = name, list(parts)
+        self.mask = torch.ones_like(self._total([magnitude(part.matrix.master) for part in self.parts])).bool()
         self.scores: Tensor | None = None
+        self._gradient: tuple[Tensor, int] | None = None
 
-    def follow(self) -> None:
-        """Move to the device that the model has been moved to."""
-        for layer, *_ in self.parts:
-            layer.follow()
-        device = self.parts[0][0].weight.device
+    @property
+    def matrices(self) -> list[PrunedMatrix]:
+        """The matrices that the groups are in."""
+        return [part.matrix for part in self.parts]
+
+    def to_device(self) -> None:
+        """Move scores and mask, and the matrices' own, to the device that the model has been moved to."""
+        for matrix in self.matrices:
+            matrix.to_device()
+        device = self.matrices[0].weight.device
         self.mask = self.mask.to(device)
         if self.scores is not None:
             self.scores.data = self.scores.data.to(device)
 
-    def ranking(self) -> Tensor:
-        """The scores, or for magnitude the sum of |W| over the group, of the dense weights."""
-        if self.scores is not None:
-            return self.scores.detach()
-        return torch.stack([total(layer.master.abs()) for layer, total, _ in self.parts]).sum(0)
+    def magnitude(self) -> Tensor:
+        """$|W|$ of the dense weights, summed over each group."""
+        return self._total([magnitude(part.matrix.master) for part in self.parts])
 
-    def cut(self, density: float) -> Tensor:
-        """The mask of a local cut: the fraction of these groups that is kept."""
-        return top_v(self.ranking(), density)
+    def importance(self) -> Tensor:
+        """What a method ranks: the scores, or without scores the magnitude."""
+        return self.magnitude() if self.scores is None else self.scores.detach()
 
-    def spread(self, mask: Tensor) -> list[tuple[Any, Tensor]]:
-        """What a mask of the groups means for each matrix."""
-        return [(layer, back(mask)) for layer, _, back in self.parts]
-
-    def gradient(self) -> Tensor | None:
-        """Of the loss with respect to the scores: the sum of G * W over each group; None without a new G."""
+    def mask_gradient(self) -> Tensor | None:
+        r"""$\partial\mathcal L/\partial M$, the sum of $G\odot W$ over each group; None if there is no new gradient."""
         assert self.scores is not None
-        kind, fresh = self.scores.dtype, [(layer, total, layer.fresh()) for layer, total, _ in self.parts]
-        terms = [total(G.to(kind) * layer.master.to(kind)) for layer, total, G in fresh if G is not None]
-        return torch.stack(terms).sum(0) if terms else None
+        dtype = self.scores.dtype
+        terms = []
+        for part in self.parts:
+            G = part.matrix.new_gradient()
+            if G is not None:
+                terms.append(part.total(movement_gradient(G.to(dtype), part.matrix.master.to(dtype))))
+        return _sum(terms) if terms else None
+
+    def mark_gradient(self) -> None:
+        """Remember the scores' gradient as it is now."""
+        grad = None if self.scores is None else self.scores.grad
+        self._gradient = None if grad is None else (grad, grad._version)
+
+    def gradient_is_set(self) -> bool:
+        """Is the scores' gradient still the one that was remembered?"""
+        grad = None if self.scores is None else self.scores.grad
+        known = self._gradient
+        return grad is not None and known is not None and known[0] is grad and known[1] == grad._version
+
+    def expand(self, mask: Tensor) -> list[tuple[PrunedMatrix, Tensor]]:
+        """What a mask of the groups means for each matrix, in the shape of its weight."""
+        return [(part.matrix, part.expand(mask)) for part in self.parts]
+
+    def set_mask(self, mask: Tensor) -> None:
+        """Take over a mask of the groups, and write W * M into the model."""
+        self.mask = mask
+        for matrix, expanded in self.expand(mask):
+            matrix.mask = expanded if expanded.dtype == torch.bool else expanded.to(matrix.weight.dtype)
+            matrix.write_masked()
+
+    def _total(self, values: Sequence[Tensor]) -> Tensor:
+        return _sum([part.total(x) for part, x in zip(self.parts, values, strict=True)])
 
 
-class Pattern:
-    """n:m: a score for each weight, as without groups, but ranked among its m neighbours along the input."""
+class Pattern(WeightGroups):
+    """n:m: a score for each weight, ranked among its m neighbors along the input of the map."""
 
-    ranks_only = True  # no threshold makes a pattern of them
+    needs_top_v = True
 
-    def __init__(self, layer: Any, m: int) -> None:
-        self.layer, self.m, self.name = layer, m, layer.name
+    def __init__(self, matrix: PrunedMatrix, m: int) -> None:
+        super().__init__(matrix.name, [_each_weight(matrix)])
+        self.m = m
 
-    @property
-    def scores(self) -> Tensor | None:
-        scores: Tensor | None = self.layer.scores
-        return scores
-
-    @scores.setter
-    def scores(self, value: Tensor | None) -> None:
-        self.layer.scores = value
-
-    @property
-    def mask(self) -> Tensor:
-        mask: Tensor = self.layer.mask
-        return mask
-
-    @mask.setter
-    def mask(self, value: Tensor) -> None:
-        self.layer.mask = value
-
-    def follow(self) -> None:
-        self.layer.follow()
-
-    def ranking(self) -> Tensor:
-        """0 for the best of its m neighbours, -1 for the second, …: a cut at n / m keeps n of each."""
-        S = _as_linear(self.layer, self.layer.ranking())
+    def importance(self) -> Tensor:
+        """0 for the best of its m neighbors, -1 for the second, …: top-v at density n / m keeps n of each m."""
+        S = _out_in(self.matrices[0], super().importance())
         order = S.reshape(-1, self.m).argsort(dim=1, descending=True, stable=True)
         place = order.argsort(dim=1).neg().to(S.dtype).view(S.shape)
-        return _as_linear(self.layer, place).contiguous()
-
-    def cut(self, density: float) -> Tensor:
-        return top_v(self.ranking(), density)
-
-    def spread(self, mask: Tensor) -> list[tuple[Any, Tensor]]:
-        return [(self.layer, mask)]
-
-    def gradient(self) -> Tensor | None:
-        gradient: Tensor | None = self.layer.gradient()
-        return gradient
+        return _out_in(self.matrices[0], place).contiguous()
 
 
-def rows(model: nn.Module, layers: list[Any]) -> list[Cut]:
+#: makes groups from a model and those of its matrices that may be used
+GroupMaker = Callable[[nn.Module, Sequence[PrunedMatrix]], Sequence[WeightGroups]]
+
+
+def weights(model: nn.Module, matrices: Sequence[PrunedMatrix]) -> list[WeightGroups]:
+    """One score for each weight: unstructured pruning."""
+    return [WeightGroups(matrix.name, [_each_weight(matrix)]) for matrix in matrices]
+
+
+def rows(model: nn.Module, matrices: Sequence[PrunedMatrix]) -> list[WeightGroups]:
     """One score for each output of a matrix."""
-    return [_along(layer, layer.name, out=True) for layer in layers]
+    return [_along_one_side(matrix, out=True) for matrix in matrices]
 
 
-def columns(model: nn.Module, layers: list[Any]) -> list[Cut]:
+def columns(model: nn.Module, matrices: Sequence[PrunedMatrix]) -> list[WeightGroups]:
     """One score for each input of a matrix."""
-    return [_along(layer, layer.name, out=False) for layer in layers]
+    return [_along_one_side(matrix, out=False) for matrix in matrices]
 
 
-def blocks(height: int, width: int) -> Maker:
+def blocks(height: int, width: int) -> GroupMaker:
     """One score for each block of `height` outputs by `width` inputs (Lagunas et al. 2021).
 
     Raises:
         ValueError: a matrix that such blocks do not tile, when the pruner is made.
     """
 
-    def make(model: nn.Module, layers: list[Any]) -> list[Cut]:
-        return [_blocks(layer, height, width) for layer in layers]
+    def make(model: nn.Module, matrices: Sequence[PrunedMatrix]) -> list[WeightGroups]:
+        return [_blocks(matrix, height, width) for matrix in matrices]
 
     return make
 
 
-def n_of_m(m: int) -> Maker:
-    """Of every m neighbours along the input the best `density` * m stay: density 0.5 with m = 4 is the 2:4 pattern.
+def n_of_m(m: int) -> GroupMaker:
+    """Of every m neighbors along the input the best `density` * m stay: density 0.5 with m = 4 is the 2:4 pattern.
 
-    For top-v cuts (magnitude, movement, random) with local scope. While the density falls the cut goes from m of m
-    to n of m, the weakest place of all neighbourhoods first.
+    For top-v methods (magnitude, movement, random). While the density falls, the weakest place of all neighborhoods
+    goes first, then the second weakest, until n of m are left.
 
     Raises:
-        ValueError: a matrix whose inputs m does not divide, when the pruner is made.
+        ValueError: a matrix whose number of inputs m does not divide, when the pruner is made.
     """
 
-    def make(model: nn.Module, layers: list[Any]) -> list[Pattern]:
-        for layer in layers:
-            _tiles(layer, 1, m)
-        return [Pattern(layer, m) for layer in layers]
+    def make(model: nn.Module, matrices: Sequence[PrunedMatrix]) -> list[WeightGroups]:
+        for matrix in matrices:
+            _check_tiles(matrix, 1, m)
+        return [Pattern(matrix, m) for matrix in matrices]
 
     return make
 
 
-def heads(model: nn.Module, layers: list[Any]) -> list[Cut]:
+def heads(model: nn.Module, matrices: Sequence[PrunedMatrix]) -> list[WeightGroups]:
     """One score for each attention head: its rows of query, key and value, its columns of the output map.
 
     With grouped-query attention, for the heads that share a key and a value. FFN matrices stay dense.
 
     Raises:
-        ValueError: a model family that `mvp_lite.structure.units` does not know; a head of which only a part may be pruned.
+        ValueError: a model family that `mvp_lite.structure.units` does not know; a head of which only a part may be
+            pruned.
     """
-    return _units(model, layers, "heads")
+    return _by_units(model, matrices, "heads")
 
 
-def neurons(model: nn.Module, layers: list[Any]) -> list[Cut]:
+def neurons(model: nn.Module, matrices: Sequence[PrunedMatrix]) -> list[WeightGroups]:
     """One score for each FFN neuron: its row of the first map (and gate), its column of the second.
 
-    Its bias has no score, and no effect either once the column is 0. Attention matrices stay dense. Raises as `heads`.
+    Its bias has no score, and no effect once the column is 0. Attention matrices stay dense. Raises as `heads`.
     """
-    return _units(model, layers, "neurons")
+    return _by_units(model, matrices, "neurons")
 
 
-def mixed(attention: str | Maker | None = None, ffn: str | Maker | None = None) -> Maker:
+def mixed(attention: str | GroupMaker | None = None, ffn: str | GroupMaker | None = None) -> GroupMaker:
     """Other groups in the attention than in the FFN, for instance `mixed(blocks(32, 32), "neurons")`.
 
-    A kind without groups stays dense. With local scope each cut keeps `density` of its own groups; with global scope
-    all groups are pooled, and compared as they are: the score of a group is a sum over it, so large ones lead.
+    None leaves a side dense. With local scope each matrix or layer keeps `density` of its own groups. With global scope
+    all groups are pooled and compared as they are: a group's score is a sum, so large groups lead.
     """
 
-    def make(model: nn.Module, layers: list[Any]) -> list[Any]:
-        names = {
-            kind: {part.name for units in find_units(model) if units.unit_type == kind for part in units.parts}
-            for kind in ("heads", "neurons")
-        }
-        cuts: list[Any] = []
-        for kind, chosen in (("heads", attention), ("neurons", ffn)):
+    def make(model: nn.Module, matrices: Sequence[PrunedMatrix]) -> list[WeightGroups]:
+        found: list[WeightGroups] = []
+        units = find_units(model)
+        for unit_type, chosen in (("heads", attention), ("neurons", ffn)):
             if chosen is not None:
+                names = {part.name for one in units if one.unit_type == unit_type for part in one.parts}
                 maker = GROUPS[chosen] if isinstance(chosen, str) else chosen
-                cuts += maker(model, [layer for layer in layers if layer.name in names[kind]])
-        return cuts
+                found += maker(model, [matrix for matrix in matrices if matrix.name in names])
+        return found
 
     return make
 
 
-def _units(model: nn.Module, layers: list[Any], kind: str) -> list[Cut]:
-    by_name = {layer.name: layer for layer in layers}
-    cuts = []
+GROUPS: dict[str, GroupMaker] = {
+    "weights": weights,
+    "rows": rows,
+    "columns": columns,
+    "heads": heads,
+    "neurons": neurons,
+}
+
+
+def find_groups(groups: str | GroupMaker, model: nn.Module, matrices: Sequence[PrunedMatrix]) -> Sequence[WeightGroups]:
+    """The groups of a model, by the name of their maker or by the maker itself.
+
+    Raises:
+        ValueError: an unknown name, or what the maker raises.
+    """
+    if isinstance(groups, str) and groups not in GROUPS:
+        raise ValueError(f"groups={groups!r}: one of {', '.join(GROUPS)}, or what mvp_lite.groups makes")
+    maker = GROUPS[groups] if isinstance(groups, str) else groups
+    return maker(model, matrices)
+
+
+def _sum(terms: Sequence[Tensor]) -> Tensor:
+    return terms[0] if len(terms) == 1 else torch.stack(list(terms)).sum(0)
+
+
+def _same(x: Tensor) -> Tensor:
+    return x
+
+
+def _each_weight(matrix: PrunedMatrix) -> Part:
+    return Part(matrix, _same, _same)
+
+
+def _along_one_side(matrix: PrunedMatrix, out: bool) -> WeightGroups:
+    part = Slices(matrix.name, matrix.module, out, 1)
+    return WeightGroups(matrix.name, [_of_units(matrix, part, matrix.weight.shape[part.dim])])
+
+
+def _by_units(model: nn.Module, matrices: Sequence[PrunedMatrix], unit_type: str) -> list[WeightGroups]:
+    by_name = {matrix.name: matrix for matrix in matrices}
+    found = []
     for units in find_units(model):
         names = [part.name for part in units.parts]
-        there = [name for name in names if name in by_name]
-        if units.unit_type != kind or not there:
-            continue
-        if len(there) < len(names):
-            missing = ", ".join(name for name in names if name not in by_name)
-            raise ValueError(
-                f"groups={kind!r}: {units.name} is pruned whole or not at all; target leaves out {missing}"
-            )
-        cuts.append(Cut(f"{units.name} ({kind})", [_of_units(by_name[p.name], p, units.count) for p in units.parts]))
-    if not cuts:
-        raise ValueError(f"groups={kind!r}: target={[layer.name for layer in layers]} holds no {kind}")
-    return cuts
+        if units.unit_type == unit_type and any(name in by_name for name in names):
+            _check_whole(units, names, by_name)
+            parts = [_of_units(by_name[part.name], part, units.count) for part in units.parts]
+            found.append(WeightGroups(f"{units.name} ({unit_type})", parts))
+    if not found:
+        raise ValueError(f"groups={unit_type!r}: target={[matrix.name for matrix in matrices]} has no {unit_type}")
+    return found
 
 
-def _of_units(
-    layer: Any, part: Slices, count: int
-) -> tuple[Any, Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]:
+def _check_whole(units: Units, names: Sequence[str], by_name: dict[str, PrunedMatrix]) -> None:
+    if missing := [name for name in names if name not in by_name]:
+        raise ValueError(
+            f"groups={units.unit_type!r}: {units.name} is pruned whole or not at all; target leaves out "
+            f"{', '.join(missing)}"
+        )
+
+
+def _of_units(matrix: PrunedMatrix, part: Slices, count: int) -> Part:
     def total(x: Tensor) -> Tensor:
         return part.by_unit(x, count).sum(1)
 
-    def back(mask: Tensor) -> Tensor:
-        along = mask.repeat_interleave(part.size).repeat(part.parts)
-        return (along[:, None] if part.dim == 0 else along).expand_as(layer.weight).contiguous()
+    def expand(mask: Tensor) -> Tensor:
+        return part.along_weight(mask).expand_as(matrix.weight).contiguous()
 
-    return layer, total, back
-
-
-def _along(layer: Any, name: str, out: bool) -> Cut:
-    part = Slices(name, layer.module, out, 1)
-    return Cut(name, [_of_units(layer, part, layer.weight.shape[part.dim])])
+    return Part(matrix, total, expand)
 
 
-def _blocks(layer: Any, height: int, width: int) -> Cut:
-    _tiles(layer, height, width)
-    out, into = _as_linear(layer, layer.weight).shape
+def _blocks(matrix: PrunedMatrix, height: int, width: int) -> WeightGroups:
+    _check_tiles(matrix, height, width)
+    out, into = _out_in(matrix, matrix.weight).shape
 
     def total(x: Tensor) -> Tensor:
-        return _as_linear(layer, x).reshape(out // height, height, into // width, width).sum((1, 3))
+        return _out_in(matrix, x).reshape(out // height, height, into // width, width).sum((1, 3))
 
-    def back(mask: Tensor) -> Tensor:
-        return _as_linear(layer, mask.repeat_interleave(height, 0).repeat_interleave(width, 1)).contiguous()
+    def expand(mask: Tensor) -> Tensor:
+        return _out_in(matrix, mask.repeat_interleave(height, 0).repeat_interleave(width, 1)).contiguous()
 
-    return Cut(layer.name, [(layer, total, back)])
+    return WeightGroups(matrix.name, [Part(matrix, total, expand)])
 
 
-def _tiles(layer: Any, height: int, width: int) -> None:
+def _check_tiles(matrix: PrunedMatrix, height: int, width: int) -> None:
     for what, size in (("height", height), ("width", width)):
         if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-            raise ValueError(f"a block of {what} {size!r}: a whole number of at least 1")
-    shape = tuple(_as_linear(layer, layer.weight).shape)
+            raise ValueError(f"a block of {what} {size!r}: an integer of at least 1")
+    shape = tuple(_out_in(matrix, matrix.weight).shape)
     if shape[0] % height or shape[1] % width:
-        raise ValueError(f"{layer.name} of shape {shape} (out, in) cannot be tiled by blocks of {height} x {width}")
+        raise ValueError(f"{matrix.name} of shape {shape} (out, in) cannot be tiled by blocks of {height} x {width}")
 
 
-def _as_linear(layer: Any, x: Tensor) -> Tensor:
-    """x with (out, in) for (in, out), and the other way round, where the module is GPT-2's `Conv1D`."""
-    return x.t() if hasattr(layer.module, "nf") else x
-
-
-GROUPS.update(rows=rows, columns=columns, heads=heads, neurons=neurons)
+def _out_in(matrix: PrunedMatrix, x: Tensor) -> Tensor:
+    """x with (out, in) for the weight's own layout, and back again: GPT-2's `Conv1D` has (in, out)."""
+    return x.t() if Slices.transposed(matrix.module) else x

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from mvp_lite.masks import Threshold, TopV
+from mvp_lite.scores import magnitude
 
 __all__ = ["MaskedLinear"]
 
@@ -13,9 +14,9 @@ __all__ = ["MaskedLinear"]
 class MaskedLinear(nn.Module):
     r"""$a=(W\odot M)x+b$ with $M=\mathrm{Top}_v(S)$ or $\mathbb 1(\sigma(S)>\tau)$ (Sanh et al. 2020, Eq. 1 and 2).
 
-    Wraps an `nn.Linear`; `scores` is a parameter of the weight's shape (out, in). `method` is "magnitude" (S is |W|
-    and gets no gradient), "movement" or "soft_movement"; `level` is the density v, or the threshold of soft movement,
-    and is set by the training loop. A mask in `fixed_mask` replaces the layer's own cut (global scope).
+    Wraps an `nn.Linear`; `scores` is a parameter of the weight's shape (out, in). `method` is "magnitude" (S is |W| and
+    gets no gradient), "movement" or "soft_movement". `level` is the density v, or the threshold of soft movement; the
+    training loop sets it. A mask in `fixed_mask` replaces the layer's own selection (global scope).
     """
 
     def __init__(self, linear: nn.Linear, method: str = "movement") -> None:
@@ -28,11 +29,11 @@ class MaskedLinear(nn.Module):
 
     def mask(self) -> Tensor:
         """M, shape (out, in), in the weight's dtype; its gradient goes straight through to the scores."""
-        S = self.weight.detach().abs() if self.method == "magnitude" else self.scores
+        S = magnitude(self.weight.detach()) if self.method == "magnitude" else self.scores
         if self.fixed_mask is not None:
             return self.fixed_mask.to(S.dtype) + (S - S.detach())
-        cut = Threshold if self.method == "soft_movement" else TopV
-        return cut.apply(S, self.level)  # type: ignore[no-any-return, no-untyped-call]
+        select = Threshold if self.method == "soft_movement" else TopV
+        return select.apply(S, self.level)  # type: ignore[no-any-return, no-untyped-call]
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (..., in) -> (..., out)."""

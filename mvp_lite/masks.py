@@ -1,7 +1,7 @@
-"""From scores S to a mask M: exact top-v cuts, a threshold, and the hard-concrete gate.
+r"""From scores S to a mask M: top-v selection, a threshold, and the hard-concrete gate.
 
-`density` is the fraction kept, in (0, 1]. A cut keeps exactly `keep_count(numel, density)` entries; ties go to the
-lower row-major index, so CPU and GPU, engine and teaching layer, agree entry by entry.
+`density` is the fraction kept, in (0, 1]. A selection keeps exactly `keep_count(numel, density)` entries. Ties go to
+the lower row-major index, so that CPU and GPU, engine and teaching layer agree entry by entry.
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from numbers import Real
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
+
+from mvp_lite._selection import top_k
 
 __all__ = [
     "HARD_CONCRETE",
@@ -24,6 +25,7 @@ __all__ = [
     "hard_concrete_gradient",
     "hard_concrete_test_mask",
     "keep_count",
+    "shift_to_density",
     "threshold_mask",
     "top_v",
     "top_v_global",
@@ -34,7 +36,7 @@ HARD_CONCRETE = (-0.1, 1.1, 2 / 3)
 
 
 def keep_count(numel: int, density: float) -> int:
-    """How many of `numel` entries a cut at `density` keeps: max(1, floor(density * numel + 0.5))."""
+    """How many of `numel` entries are kept at `density`: max(1, floor(density * numel + 0.5))."""
     if isinstance(density, bool) or not isinstance(density, Real):
         raise TypeError(f"density={density!r}: the fraction kept is a number in (0, 1]")
     if not 0.0 < density <= 1.0:
@@ -42,53 +44,8 @@ def keep_count(numel: int, density: float) -> int:
     return max(1, math.floor(density * numel + 0.5))
 
 
-def _top_k(scores: Tensor, k: int) -> Tensor:
-    """Boolean mask, flat, of the k largest entries of a flat tensor; ties to the lower index; NaN raises."""
-    scores = scores.detach()
-    return _top_k_partition(scores, k) if scores.device.type == "cpu" else _top_k_sort(scores, k)
-
-
-def _top_k_partition(scores: Tensor, k: int) -> Tensor:
-    """`_top_k` on a CPU: the k-th largest value is found without sorting the rest."""
-    if scores.dtype in (torch.float16, torch.bfloat16):
-        scores = scores.float()
-    values = scores.contiguous().numpy()
-    if np.isnan(values.min()):
-        raise ValueError("scores hold NaN: no order, so no top-v cut")
-    if k == values.size:
-        return torch.ones(k, dtype=torch.bool)
-    cut = _kth_largest(values, k)
-    kept = values > cut
-    missing = k - np.count_nonzero(kept)
-    kept[np.flatnonzero(values == cut)[:missing]] = True
-    return torch.from_numpy(kept)
-
-
-def _kth_largest(values: np.ndarray, k: int) -> np.floating:
-    """Exact; in a large array a sample brackets the place, so that only what lies in between is partitioned."""
-    rank: Any = values.size - k
-    if values.size >= 2**16:
-        sample = np.sort(values[:: values.size // 2**13 | 1])
-        place, margin = sample.size * rank // values.size, 2 * math.isqrt(sample.size)
-        low = sample[place - margin] if place >= margin else -np.inf
-        high = sample[place + margin] if place + margin < sample.size else np.inf
-        above = np.count_nonzero(values > high)
-        between = values[(values >= low) & (values <= high)]
-        if above < k <= above + between.size:
-            values, rank = between, between.size - (k - above)
-    return np.partition(values, rank)[rank]  # type: ignore[no-any-return]
-
-
-def _top_k_sort(scores: Tensor, k: int) -> Tensor:
-    """`_top_k` anywhere else: the same entries by a stable sort."""
-    if bool(scores.min().isnan()):
-        raise ValueError("scores hold NaN: no order, so no top-v cut")
-    order = scores.argsort(descending=True, stable=True)
-    return torch.zeros_like(scores, dtype=torch.bool).index_fill_(0, order[:k], True)
-
-
 def top_v(scores: Tensor, density: float) -> Tensor:
-    """Top_v (Sanh et al. 2020, Eq. 1): boolean mask of the highest-scored entries.
+    """Top_v (Sanh et al. 2020, Eq. 1): boolean mask of the entries with the highest scores.
 
     Args:
         scores: any shape, any floating dtype, contiguous or not.
@@ -101,15 +58,15 @@ def top_v(scores: Tensor, density: float) -> Tensor:
         ValueError: density outside (0, 1], an empty tensor, or NaN among the scores.
     """
     if scores.numel() == 0:
-        raise ValueError(f"scores of shape {tuple(scores.shape)} are empty: nothing to cut")
-    return _top_k(scores.reshape(-1), keep_count(scores.numel(), density)).view(scores.shape)
+        raise ValueError(f"scores of shape {tuple(scores.shape)} are empty: nothing to select")
+    return top_k(scores.reshape(-1), keep_count(scores.numel(), density)).view(scores.shape)
 
 
 def top_v_global(scores: Sequence[Tensor], density: float, min_density: float = 0.0) -> list[Tensor]:
     """Top_v over several tensors pooled in the order given (global scope): one boolean mask for each.
 
-    A tensor may end up empty. `min_density` first keeps that fraction of each tensor's own best entries, and the pool
-    then fills up to the same total, which wins where rounding makes the parts exceed it; at most `density`.
+    A tensor may lose all its entries. `min_density`, at most `density`, first keeps that fraction of each tensor's own
+    best entries; the pool then fills up to the same total. The total wins where rounding makes the parts exceed it.
     """
     total = keep_count(sum(S.numel() for S in scores), density)
     if not 0.0 <= min_density <= density:
@@ -117,9 +74,9 @@ def top_v_global(scores: Sequence[Tensor], density: float, min_density: float = 
     pool = torch.cat([S.reshape(-1) for S in scores])
     if min_density > 0.0:
         # The guaranteed entries lead the pool whatever their score, even before an infinite one.
-        floor = torch.cat([top_v(S, min_density).reshape(-1) for S in scores])
-        pool = pool.clamp(max=torch.finfo(pool.dtype).max).masked_fill(floor, float("inf"))
-    kept = _top_k(pool, total)
+        guaranteed = torch.cat([top_v(S, min_density).reshape(-1) for S in scores])
+        pool = pool.clamp(max=torch.finfo(pool.dtype).max).masked_fill(guaranteed, float("inf"))
+    kept = top_k(pool, total)
     sizes = [S.numel() for S in scores]
     return [part.view(S.shape) for part, S in zip(torch.split(kept, sizes), scores, strict=True)]
 
@@ -127,16 +84,48 @@ def top_v_global(scores: Sequence[Tensor], density: float, min_density: float = 
 def threshold_mask(scores: Tensor, threshold: float, min_density: float = 0.005) -> Tensor:
     r"""Mask of soft movement pruning as its code has it: $\sigma(S) > \tau$, same shape, boolean.
 
-    If fewer than `min_density` of the entries pass, the best-scored `min_density` are kept instead, so that no layer
-    collapses (the published code's guard; 0 switches it off). The paper's text compares S itself with the threshold.
-    NaN among the scores raises ValueError.
+    If fewer than `min_density` of the entries pass, the best `min_density` are kept instead, so that no layer collapses
+    (the published code's guard; 0 switches it off). The paper's text compares S itself with the threshold.
+
+    Raises:
+        ValueError: NaN among the scores.
     """
     if bool(scores.min().isnan()):
-        raise ValueError("scores hold NaN: neither above nor below a threshold")
+        raise ValueError("scores contain NaN: neither above nor below a threshold")
     mask = torch.sigmoid(scores) > threshold
     if min_density > 0.0 and int(mask.sum()) < keep_count(scores.numel(), min_density):
         mask = top_v(scores, min_density)
     return mask
+
+
+def shift_to_density(scores: Sequence[Tensor], density: float, threshold: float) -> int:
+    r"""Add one constant to all scores, in place, so that `keep_count` of them satisfy $\sigma(S) >$ `threshold`.
+
+    The order of the scores does not change. Ours, not the papers': it takes out what is left of the error in density.
+
+    Args:
+        scores: the pool, as tensors of any shapes and one dtype.
+        density: fraction of the pool to keep, in (0, 1].
+        threshold: in (0, 1).
+
+    Returns:
+        How many entries are above the threshold now: `keep_count`, or more where that many cannot be told apart because
+        scores are equal.
+    """
+    pool = torch.cat([S.reshape(-1) for S in scores])
+    count = keep_count(pool.numel(), density)
+    if count == pool.numel():
+        return count
+    kept = top_k(pool, count)
+    lowest_kept, next_below = pool[kept].min(), pool[~kept].max()
+    if bool(lowest_kept == next_below):
+        below = pool[pool < lowest_kept]
+        count = pool.numel() - below.numel()
+        next_below = below.max() if below.numel() else lowest_kept - 1.0
+    shift = math.log(threshold / (1.0 - threshold)) - float(lowest_kept + next_below) / 2.0
+    for S in scores:
+        S += shift
+    return count
 
 
 def hard_concrete(scores: Tensor, uniform: Tensor) -> Tensor:
@@ -151,7 +140,7 @@ def hard_concrete(scores: Tensor, uniform: Tensor) -> Tensor:
 
 
 def hard_concrete_gradient(mask: Tensor) -> Tensor:
-    r"""$f(S)=\partial M/\partial S$ of `hard_concrete` (Eq. 4), read off the sampled mask itself.
+    r"""$f(S)=\partial M/\partial S$ of `hard_concrete` (Eq. 4), computed from the sampled mask itself.
 
     Strictly inside (0, 1) the mask determines $\bar S=(M-l)/(r-l)$, hence $f=\frac{r-l}{b}\bar S(1-\bar S)$; at the
     clamps the gradient is 0.

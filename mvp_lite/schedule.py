@@ -1,25 +1,10 @@
-"""How density, threshold and penalty move over a run: warm-up, cubic descent, cool-down."""
+"""How density, threshold and penalty change over a run: warm-up, cubic descent, cool-down."""
 
 from __future__ import annotations
 
-__all__ = ["check_schedule", "cubic"]
+from dataclasses import dataclass
 
-
-def check_schedule(total_steps: int, warmup_steps: int, cooldown_steps: int) -> None:
-    """Raise ValueError unless there are steps left between warm-up and cool-down.
-
-    The published code accepts such settings silently and then never prunes, or prunes in one jump.
-    """
-    steps = {"total_steps": total_steps, "warmup_steps": warmup_steps, "cooldown_steps": cooldown_steps}
-    for name, value in steps.items():
-        least = int(name == "total_steps")
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise ValueError(f"{name}={value!r}: a whole number of optimizer steps, at least {least}")
-    if warmup_steps + cooldown_steps >= total_steps:
-        raise ValueError(
-            f"warmup_steps={warmup_steps} + cooldown_steps={cooldown_steps} must be less than "
-            f"total_steps={total_steps}: the density falls in the steps between them"
-        )
+__all__ = ["Schedule", "check_schedule", "cubic"]
 
 
 def cubic(step: int, initial: float, final: float, total_steps: int, warmup_steps: int, cooldown_steps: int) -> float:
@@ -39,3 +24,40 @@ def cubic(step: int, initial: float, final: float, total_steps: int, warmup_step
         return final
     left = 1.0 - (step - warmup_steps) / (total_steps - warmup_steps - cooldown_steps)
     return final + (initial - final) * left**3
+
+
+def check_schedule(total_steps: int, warmup_steps: int, cooldown_steps: int) -> None:
+    """Raise ValueError unless there are steps left between warm-up and cool-down.
+
+    The published code accepts such settings silently, and then never prunes, or prunes in one jump.
+    """
+    steps = {"total_steps": total_steps, "warmup_steps": warmup_steps, "cooldown_steps": cooldown_steps}
+    for name, value in steps.items():
+        least = int(name == "total_steps")
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise ValueError(f"{name}={value!r}: an integer number of optimizer steps, at least {least}")
+    if warmup_steps + cooldown_steps >= total_steps:
+        raise ValueError(
+            f"warmup_steps={warmup_steps} + cooldown_steps={cooldown_steps} must be less than "
+            f"total_steps={total_steps}: the density falls in the steps between them"
+        )
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The steps of one run. Raises ValueError where `check_schedule` does."""
+
+    total_steps: int
+    warmup_steps: int
+    cooldown_steps: int
+
+    def __post_init__(self) -> None:
+        check_schedule(self.total_steps, self.warmup_steps, self.cooldown_steps)
+
+    def value(self, step: int, initial: float, final: float) -> float:
+        """What moves from `initial` to `final` over the run has this value after `step` optimizer steps."""
+        return cubic(step, initial, final, self.total_steps, self.warmup_steps, self.cooldown_steps)
+
+    def done(self, step: int) -> bool:
+        """Has the final value been reached, that is, has the cool-down begun?"""
+        return step >= self.total_steps - self.cooldown_steps

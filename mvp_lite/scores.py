@@ -1,17 +1,28 @@
-r"""What a weight is worth. W: weight, G: gradient of the loss with respect to the masked weight $W\odot M$, same shape.
+r"""Importance scores of weights. W: weight, G: gradient of the loss with respect to the masked weight $W\odot M$.
 
-Zeroth order looks at W alone; first order at the gradient too, once (SNIP, Taylor, Fisher) or summed along the
-trajectory (movement, whose sum the optimizer makes: see `pruner`).
+Zeroth order looks at W alone. First order looks at the gradient too: once (SNIP, Taylor, Fisher), or summed over the
+training run (movement, where the optimizer computes the sum).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 import torch
 from torch import Tensor
 
-__all__ = ["fisher", "magnitude", "movement_gradient", "snip", "soft_penalty_gradient", "taylor"]
+from mvp_lite.masks import HARD_CONCRETE
+
+__all__ = [
+    "fisher",
+    "l0_penalty_gradient",
+    "magnitude",
+    "movement_gradient",
+    "snip",
+    "soft_penalty_gradient",
+    "taylor",
+]
 
 
 def magnitude(W: Tensor) -> Tensor:
@@ -20,29 +31,33 @@ def magnitude(W: Tensor) -> Tensor:
 
 
 def movement_gradient(G: Tensor, W: Tensor) -> Tensor:
-    r"""$\partial\mathcal L/\partial S=G\odot W$ (Sanh et al. 2020, Eq. 2), for masked and kept entries alike.
+    r"""$\partial\mathcal L/\partial M=G\odot W$ (Sanh et al. 2020, Eq. 2), for pruned and kept entries alike.
 
-    Exact for a continuous mask; straight-through for a step function. Gradient descent on it from S = 0 accumulates
-    $S=-\alpha_S\sum_t G^{(t)}\odot W^{(t)}$ (Eq. 3).
+    Exact for a continuous mask M. Straight-through takes it for $\partial\mathcal L/\partial S$ too. Gradient descent
+    on it from S = 0 accumulates $S=-\alpha_S\sum_t G^{(t)}\odot W^{(t)}$ (Eq. 3).
     """
     return G * W
 
 
 def snip(G: Tensor, W: Tensor) -> Tensor:
-    r"""$|G\odot W|$: size of the first-order loss change on removal (Lee et al. 2019, without their normalisation)."""
-    return (G * W).abs()
+    r"""$|G\odot W|$: absolute first-order change of the loss on removal (Lee et al. 2019, not normalized)."""
+    return movement_gradient(G, W).abs()
 
 
 def taylor(G: Tensor, W: Tensor) -> Tensor:
-    r"""$-G\odot W$: first-order loss change on removal, signed; removing a high score raises the loss."""
-    return -(G * W)
+    r"""$-G\odot W$: first-order change of the loss on removal, signed; removing a high score raises the loss."""
+    return -movement_gradient(G, W)
 
 
 def fisher(per_example_gradients: Iterable[Tensor], W: Tensor) -> Tensor:
-    r"""$\frac12 W^2\,\frac1n\sum_n g_n^2$: second-order loss change under the empirical Fisher diagonal.
+    r"""$\frac12 W^2\,\frac1n\sum_n g_n^2$: second-order change of the loss under the empirical Fisher diagonal.
 
     Args:
         per_example_gradients: gradients of single examples' losses, each of W's shape.
+        W: the weight.
+
+    Raises:
+        ValueError: no gradient.
     """
     total, count = torch.zeros_like(W), 0
     for g in per_example_gradients:
@@ -56,7 +71,13 @@ def fisher(per_example_gradients: Iterable[Tensor], W: Tensor) -> Tensor:
 def soft_penalty_gradient(S: Tensor, matrices: int) -> Tensor:
     r"""Gradient of $R(S)=\frac1{\text{matrices}}\sum\operatorname{mean}\sigma(S)$ for one matrix, as the code averages.
 
-    $\frac{\sigma(S)(1-\sigma(S))}{\text{matrices}\cdot\text{numel}}$; multiply by $\lambda$.
+    $\frac{\sigma(S)(1-\sigma(S))}{\text{matrices}\cdot\text{numel}}$, to be multiplied by $\lambda$.
     """
     gate = torch.sigmoid(S)
     return gate * (1.0 - gate) / (matrices * S.numel())
+
+
+def l0_penalty_gradient(S: Tensor, matrices: int) -> Tensor:
+    r"""The same for L0, whose penalty averages $P(M\neq0)=\sigma(S-b\log(-l/r))$, `masks.expected_l0`."""
+    low, high, temperature = HARD_CONCRETE
+    return soft_penalty_gradient(S - temperature * math.log(-low / high), matrices)

@@ -154,7 +154,6 @@ def fine_prune(
     settings |= {"batch_size": batch_size, "seed": seed, "freeze_embeddings": freeze_embeddings, "bf16": bf16}
     settings |= {"device": str(device), "score_lr": (pruner.score_lr or None) if pruner else None}
     settings |= {name: getattr(teacher, name, None) for name in ("alpha_ce", "alpha_kd", "temperature")}
-    layers = pruner.layers if pruner else []
     return Result(
         score=metrics["score"],
         density=kept,
@@ -164,8 +163,10 @@ def fine_prune(
         settings=settings | (pruner.settings() if pruner else {}),
         seconds=time.perf_counter() - started,
         model=model,
-        masters={layer.name: layer.master.cpu() for layer in layers},
-        scores={layer.name: layer.scores.detach().cpu() for layer in layers if layer.scores is not None},
+        masters={matrix.name: matrix.master.cpu() for matrix in pruner.matrices} if pruner else {},
+        scores={group.name: group.scores.detach().cpu() for group in pruner.groups if group.scores is not None}
+        if pruner
+        else {},
     )
 
 

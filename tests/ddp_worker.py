@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
+from nets import layers
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from transformers import BertConfig, BertForSequenceClassification
@@ -67,7 +68,7 @@ def train(case, seed, device, rank=0, world=1, wrap=lambda model: model):
         optimizer.step()
         optimizer.zero_grad()
     found = {f"weight {name}": value for name, value in model.named_parameters()}
-    for layer in pruner.layers:
+    for layer in layers(pruner):
         found |= {f"master {layer.name}": layer.master, f"mask {layer.name}": layer.mask}
         if layer.scores is not None:
             found[f"scores {layer.name}"] = layer.scores

@@ -67,12 +67,26 @@ def train(net, optimizer, steps, *, accumulate=1, after=None, scheduler=None):
     return losses
 
 
+class Layer:
+    """A pruned matrix together with the scores of its own, for `groups="weights"`."""
+
+    def __init__(self, matrix, group):
+        self.matrix, self.group = matrix, group
+
+    def __getattr__(self, name):
+        return getattr(self.group if name in ("scores", "importance") else self.matrix, name)
+
+
+def layers(pruner):
+    return [Layer(matrix, group) for group in pruner.groups for matrix in group.matrices]
+
+
 def snapshot(pruner):
     """Everything that a step may change, copied."""
-    state = {f"{layer.name}.weight": layer.weight for layer in pruner.layers}
-    state |= {f"{layer.name}.master": layer.master for layer in pruner.layers}
-    state |= {f"{layer.name}.mask": layer.mask for layer in pruner.layers}
-    state |= {f"{layer.name}.scores": layer.scores for layer in pruner.layers if layer.scores is not None}
+    state = {f"{layer.name}.weight": layer.weight for layer in layers(pruner)}
+    state |= {f"{layer.name}.master": layer.master for layer in layers(pruner)}
+    state |= {f"{layer.name}.mask": layer.mask for layer in layers(pruner)}
+    state |= {f"{layer.name}.scores": layer.scores for layer in layers(pruner) if layer.scores is not None}
     state = {name: tensor.detach().clone() for name, tensor in state.items()}
     return state | {"steps_done": torch.tensor(pruner.steps_done), "penalty": torch.tensor(pruner.penalty)}
 

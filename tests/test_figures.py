@@ -12,7 +12,7 @@ from matplotlib.colors import to_hex
 
 from mvp_lite import masks
 from mvp_lite.course import figures
-from mvp_lite.pruner import METHODS
+from mvp_lite.methods import METHODS
 
 
 def rows(*cells: tuple) -> pd.DataFrame:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from mvp_lite import masks
+from mvp_lite import _selection, masks
 from mvp_lite.masks import keep_count, threshold_mask, top_v, top_v_global
 
 INF = float("inf")
@@ -81,16 +81,16 @@ def test_half_is_not_rounded_to_even():
 
 @pytest.mark.parametrize("density", [0, 0.0, -0.1, 1.1, float("nan"), INF, -INF, np.float64(2.0)])
 def test_density_outside_its_range(density):
-    for cut in (lambda: top_v(torch.randn(3, 4), density), lambda: top_v_global([torch.randn(3, 4)], density)):
+    for select in (lambda: top_v(torch.randn(3, 4), density), lambda: top_v_global([torch.randn(3, 4)], density)):
         with pytest.raises(ValueError, match=r"density=.*\(0, 1\]"):
-            cut()
+            select()
 
 
 @pytest.mark.parametrize("density", ["0.1", True, None, [0.1], 0.1j])
 def test_density_that_is_no_number(density):
-    for cut in (lambda: top_v(torch.randn(3, 4), density), lambda: top_v_global([torch.randn(3, 4)], density)):
+    for select in (lambda: top_v(torch.randn(3, 4), density), lambda: top_v_global([torch.randn(3, 4)], density)):
         with pytest.raises(TypeError, match=r"density=.*number in \(0, 1\]"):
-            cut()
+            select()
 
 
 def test_numpy_densities_are_numbers():
@@ -115,8 +115,8 @@ def test_partition_and_sort_agree(S, data):
     k = data.draw(st.integers(1, S.numel()))
     flat = S.reshape(-1)
     expected = torch.tensor(slow_top_k(flat.tolist(), k))
-    assert torch.equal(masks._top_k_partition(flat, k), expected)
-    assert torch.equal(masks._top_k_sort(flat, k), expected)
+    assert torch.equal(_selection._by_partition(flat, k), expected)
+    assert torch.equal(_selection._by_sorting(flat, k), expected)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
@@ -126,10 +126,10 @@ def test_every_floating_type(dtype, density, device):
     S = torch.randn(20, 30, generator=torch.Generator().manual_seed(0)).to(dtype)
     expected = slow_top_v(S.double(), density)
     assert torch.equal(top_v(S.to(device), density).cpu(), expected)
-    assert torch.equal(masks._top_k_sort(S.reshape(-1), slow_count(600, density)).view(20, 30), expected)
+    assert torch.equal(_selection._by_sorting(S.reshape(-1), slow_count(600, density)).view(20, 30), expected)
 
 
-def test_float64_is_not_cut_in_float32():
+def test_float64_is_not_rounded_to_float32():
     S = torch.tensor([[1.0, 1.0 + 1e-12, 1.0 + 2e-12]], dtype=torch.float64)
     assert top_v(S, 1 / 3).tolist() == [[False, False, True]]
 
@@ -179,14 +179,14 @@ def test_gradients_are_neither_needed_nor_kept():
 def test_nan_raises(dtype, density, device):
     S = torch.randn(4, 5).to(dtype)
     S[3, 4] = float("nan")
-    for cut in (
+    for select in (
         lambda: top_v(S.to(device), density),
         lambda: top_v_global([torch.ones(2, 2, dtype=dtype), S], density),
         lambda: threshold_mask(S, 0.1),
-        lambda: masks._top_k_sort(S.reshape(-1), 3),
+        lambda: _selection._by_sorting(S.reshape(-1), 3),
     ):
         with pytest.raises(ValueError, match="NaN"):
-            cut()
+            select()
 
 
 def test_empty_raises():
@@ -194,7 +194,7 @@ def test_empty_raises():
         top_v(torch.zeros(0, 4), 0.5)
 
 
-LARGE = 2**16 + 4001  # here a sample brackets the cut
+LARGE = 2**16 + 4001  # here a sample brackets the threshold
 LARGE_STRIDE = LARGE // 2**13 | 1
 
 
@@ -212,13 +212,13 @@ LARGE_STRIDE = LARGE // 2**13 | 1
     ],
     ids=["normal", "rising", "falling", "ties", "equal", "sample above", "sample below", "infinite"],
 )
-def test_large_cuts_are_a_stable_sort(make):
+def test_large_selections_are_a_stable_sort(make):
     S = make(torch.arange(LARGE), torch.Generator().manual_seed(0))
     order = np.argsort(-S.numpy(), kind="stable")
     for k in (1, 2, 40, LARGE // 33, LARGE // 2, LARGE - 40, LARGE - 1, LARGE):
         expected = np.zeros(LARGE, dtype=bool)
         expected[order[:k]] = True
-        assert np.array_equal(masks._top_k_partition(S, k).numpy(), expected), k
+        assert np.array_equal(_selection._by_partition(S, k).numpy(), expected), k
 
 
 # -- one pool ---------------------------------------------------------------------------------------------------------
@@ -239,10 +239,10 @@ def slow_global(scores: list[Tensor], density: float, min_density: float) -> lis
 
 @given(st.lists(matrices(), min_size=1, max_size=4), densities, st.sampled_from([0.0, 0.1, 0.5, 1.0]))
 def test_pool_is_the_slow_loop(scores, density, share):
-    cut = top_v_global(scores, density, share * density)
-    assert [mask.flatten().tolist() for mask in cut] == slow_global(scores, density, share * density)
-    assert [mask.shape for mask in cut] == [S.shape for S in scores]
-    assert sum(int(mask.sum()) for mask in cut) == slow_count(sum(S.numel() for S in scores), density)
+    selected = top_v_global(scores, density, share * density)
+    assert [mask.flatten().tolist() for mask in selected] == slow_global(scores, density, share * density)
+    assert [mask.shape for mask in selected] == [S.shape for S in scores]
+    assert sum(int(mask.sum()) for mask in selected) == slow_count(sum(S.numel() for S in scores), density)
 
 
 def test_a_matrix_may_become_empty_unless_guarded():
@@ -281,7 +281,7 @@ def test_threshold_is_the_slow_loop(S, tau):
     assert torch.equal(threshold_mask(S, tau, 0.0), slow_threshold(S, tau, 0.0))
 
 
-def test_the_threshold_cuts_the_sigmoid_and_not_the_score():
+def test_the_threshold_is_for_the_sigmoid_and_not_the_score():
     S = torch.tensor([[0.05, -1.0, -3.0, 0.2]])
     assert threshold_mask(S, 0.1).tolist() == [[True, True, False, True]]
 
@@ -380,11 +380,11 @@ def test_gate_for_evaluation():
 # -- straight through -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("cut", "level"), [(masks.TopV, 0.25), (masks.Threshold, 0.5)])
-def test_straight_through(cut, level):
+@pytest.mark.parametrize(("select", "level"), [(masks.TopV, 0.25), (masks.Threshold, 0.5)])
+def test_straight_through(select, level):
     S = torch.randn(5, 6, dtype=torch.float64, requires_grad=True)
-    M = cut.apply(S, level)
-    expected = top_v(S, level) if cut is masks.TopV else threshold_mask(S, level)
+    M = select.apply(S, level)
+    expected = top_v(S, level) if select is masks.TopV else threshold_mask(S, level)
     assert torch.equal(M, expected.double()) and 0 < M.sum() < 30
     upstream = torch.randn(5, 6, dtype=torch.float64)
     M.backward(upstream)

@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from nets import layers
 from torch import nn
 
 import mvp_lite as mvp
@@ -87,7 +88,7 @@ def engine_run(net, method, scope, make, score_lr, accumulate, penalty, dtype):
     data = batches(STEPS * accumulate, 1, dtype)
     for _ in range(STEPS):
         optimizer.zero_grad()
-        seen.append([layer.mask.clone() for layer in pruner.layers])
+        seen.append([layer.mask.clone() for layer in layers(pruner)])
         total = 0.0
         for _ in range(accumulate):
             x, y = next(data)
@@ -96,7 +97,7 @@ def engine_run(net, method, scope, make, score_lr, accumulate, penalty, dtype):
             total += loss.item()
         losses.append(total)
         optimizer.step()
-    return losses, seen, [layer.scores.detach() for layer in pruner.layers if layer.scores is not None], pruner
+    return losses, seen, [layer.scores.detach() for layer in layers(pruner) if layer.scores is not None], pruner
 
 
 def both(method, scope, optimizer, accumulate=1, penalty=0.0, dtype=torch.float32):

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 import torch
+from nets import layers
 from torch import nn
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch._dynamo.utils import counters
@@ -76,7 +77,7 @@ def train(
         with torch.autocast(device, dtype=autocast) if autocast else contextlib.nullcontext():
             loss = nn.functional.cross_entropy(call(x.to(dtype)).float(), y)
         loss.backward()
-        seen.append([layer.mask.clone() for layer in pruner.layers])
+        seen.append([layer.mask.clone() for layer in layers(pruner)])
         losses.append(loss.item())
         optimizer.step()
         if step % 15 == 14:
@@ -89,25 +90,25 @@ def train(
 
 def agreement(a, b):
     """Share of the entries kept by mask a that mask b keeps too, all matrices together."""
-    kept = sum(int((x.mask != 0).sum()) for x in a.layers)
-    return sum(int(((x.mask != 0) & (y.mask != 0)).sum()) for x, y in zip(a.layers, b.layers, strict=True)) / kept
+    kept = sum(int((x.mask != 0).sum()) for x in layers(a))
+    return sum(int(((x.mask != 0) & (y.mask != 0)).sum()) for x, y in zip(layers(a), layers(b), strict=True)) / kept
 
 
 def dtypes(pruner):
     return {
-        "weight": {layer.weight.dtype for layer in pruner.layers},
-        "master": {layer.master.dtype for layer in pruner.layers},
-        "scores": {layer.scores.dtype for layer in pruner.layers if layer.scores is not None},
+        "weight": {layer.weight.dtype for layer in layers(pruner)},
+        "master": {layer.master.dtype for layer in layers(pruner)},
+        "scores": {layer.scores.dtype for layer in layers(pruner) if layer.scores is not None},
     }
 
 
 def check_density(pruner):
     """As many entries as asked for, and the model's own weights are zero elsewhere."""
     if pruner.method in ("movement", "magnitude"):
-        assert list(pruner.report().kept) == [keep_count(x.weight.numel(), DENSITY) for x in pruner.layers]
+        assert list(pruner.report().kept) == [keep_count(x.weight.numel(), DENSITY) for x in layers(pruner)]
     else:
         assert pruner.density == pytest.approx(DENSITY, rel=0.02)
-    for layer in pruner.layers:
+    for layer in layers(pruner):
         assert torch.equal(layer.weight != 0, (layer.mask != 0) & (layer.master != 0))
 
 
@@ -168,7 +169,7 @@ def test_compiled_equals_eager(method, order, device):
     assert sum(counters["graph_break"].values()) == 0
     assert losses2 == losses
     assert same_masks(seen, seen2)
-    assert [layer.name for layer in pruner.layers] == [layer.name for layer in eager.layers]
+    assert [layer.name for layer in layers(pruner)] == [layer.name for layer in layers(eager)]
     assert bool(pruner.model._forward_pre_hooks) == (method == "l0")
     assert not pruner.finalize()._forward_pre_hooks
     check_density(pruner)

@@ -62,7 +62,13 @@ def output(model):
         return model(**inputs(model))[0]
 
 
-def kill(units, dead):
+def same_weights(a, b):
+    """Bit by bit. Outputs are equal to rounding only: a matrix product depends on where in memory its operands are."""
+    a, b = a.state_dict(), b.state_dict()
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def remove(units, dead):
     """Zero the weights of the units that `dead` marks."""
     for part in units.parts:
         part.module.weight.data.index_fill_(part.dim, part.index(dead.nonzero().reshape(-1), units.count), 0.0)
@@ -77,7 +83,7 @@ def pruned(request):
         alive = torch.rand(units.count, generator=torch.Generator().manual_seed(len(kept[units.unit_type]))) < 0.5
         if (units.unit_type, len(kept[units.unit_type])) in (("heads", 0), ("neurons", 1)):
             alive[:] = False
-        kill(units, ~alive)
+        remove(units, ~alive)
         kept[units.unit_type].append(max(1, int(alive.sum())))
     return model, kept
 
@@ -105,8 +111,9 @@ def test_smaller_and_equal(pruned, tmp_path):
     small.save_pretrained(tmp_path)
     loaded = mvp.load_shrunk(tmp_path, dtype=torch.float64).eval()
     assert type(loaded) is type(model) and sizes(loaded) == kept
-    assert torch.equal(output(loaded), output(small))
-    assert torch.equal(output(mvp.shrink(loaded)), output(small))
+    for again in (loaded, mvp.shrink(loaded)):
+        assert same_weights(again, small)
+        assert float((output(again) - output(small)).abs().max()) < 1e-12
     loaded.train()
     assert loaded(**inputs(loaded))[0].requires_grad
 
@@ -118,7 +125,7 @@ def test_a_unit_is_what_it_adds_to_the_output():
             for unit in range(min(units.count, 3)):
                 zeroed, cut = make(family), make(family)
                 dead = torch.arange(units.count) == unit
-                kill(find_units(zeroed)[n], dead)
+                remove(find_units(zeroed)[n], dead)
                 find_units(cut)[n].select((~dead).nonzero().reshape(-1))
                 assert float((output(zeroed) - output(cut)).abs().max()) < 1e-12
                 assert float((output(zeroed) - output(make(family))).abs().max()) > 1e-6

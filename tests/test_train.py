@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import mvp_lite as mvp
-from mvp_lite.pruner import METHODS
+from mvp_lite.methods import METHODS
 
 STEPS = 80
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from accelerate import Accelerator
+from nets import layers
 from safetensors.torch import load_file
 from torch.utils.data import DataLoader
 from transformers import BertConfig, BertForSequenceClassification, PrinterCallback, Trainer, TrainingArguments
@@ -63,7 +64,7 @@ def make_trainer(folder, device, method="movement", seed=0, score=lambda pruner,
 def everything(trainer, pruner):
     """Weights, masters, scores, masks and moments, copied, by name."""
     found = {f"weights.{name}": value for name, value in trainer.model.state_dict().items()}
-    for layer in pruner.layers:
+    for layer in layers(pruner):
         found |= {f"master.{layer.name}": layer.master, f"mask.{layer.name}": layer.mask}
         if layer.scores is not None:
             found[f"scores.{layer.name}"] = layer.scores.data
@@ -94,7 +95,7 @@ def zeros_outside(weights, masks, prefix=""):
 def test_run_ends_pruned(run):
     method, folder, trainer, pruner, end, _ = run
     assert pruner.steps_done == STEPS == trainer.state.global_step
-    masks = {layer.name: layer.mask for layer in pruner.layers}
+    masks = {layer.name: layer.mask for layer in layers(pruner)}
     assert len(masks) == 12, "two blocks of six linear maps"
     kept = {name: int(torch.count_nonzero(mask)) for name, mask in masks.items()}
     if method in ("movement", "magnitude"):
@@ -113,7 +114,7 @@ def test_run_ends_pruned(run):
 def test_masters_and_scores_move_through_the_trainer(run):
     method, _, _, pruner, end, _ = run
     start = make_model().state_dict()
-    for layer in pruner.layers:
+    for layer in layers(pruner):
         pruned, before = layer.mask.cpu() == 0, start[f"{layer.name}.weight"]
         master = end[f"master.{layer.name}"]
         assert (master[pruned] != 0).all(), "the dense master survives under the mask"
@@ -142,7 +143,7 @@ def test_resume_is_bit_equal(run, tmp_path, device):
     assert [name for name in end if not torch.equal(end[name], again[name])] == []
     assert (pruner.steps_done, pruner.penalty) == (whole.steps_done, whole.penalty)
     halfway = load_file(saved / "model.safetensors")
-    assert any((halfway[f"{x.name}.weight"] != 0).sum() > torch.count_nonzero(x.mask) for x in whole.layers), (
+    assert any((halfway[f"{x.name}.weight"] != 0).sum() > torch.count_nonzero(x.mask) for x in layers(whole)), (
         "pruned on"
     )
 
@@ -173,9 +174,9 @@ def test_bf16_training_arguments(tmp_path, device):
     trainer.train()
     full, reference = make_trainer(tmp_path, device, save_strategy="no", eval_strategy="no")
     full.train()
-    assert {(x.weight.dtype, x.scores.dtype) for x in pruner.layers} == {(torch.float32, torch.float32)}
-    assert list(pruner.report().kept) == [keep_count(x.weight.numel(), DENSITY) for x in pruner.layers]
-    pairs = list(zip(pruner.layers, reference.layers, strict=True))
+    assert {(x.weight.dtype, x.scores.dtype) for x in layers(pruner)} == {(torch.float32, torch.float32)}
+    assert list(pruner.report().kept) == [keep_count(x.weight.numel(), DENSITY) for x in layers(pruner)]
+    pairs = list(zip(layers(pruner), layers(reference), strict=True))
     assert not all(torch.equal(a.master, b.master) for a, b in pairs), "autocast was on"
     common = sum(int((a.mask & b.mask).sum()) for a, b in pairs) / sum(int(b.mask.sum()) for _, b in pairs)
     assert common > 0.7, "84 % when written; masks that have nothing in common share 20 %"
@@ -208,7 +209,7 @@ def test_best_model_after_the_schedule_is_kept(method, tmp_path, device):
     assert all(torch.equal(now[name].cpu(), best[name]) for name in best)
     assert not all(torch.equal(last[name], best[name]) for name in best)
     if method in ("movement", "magnitude"):
-        assert list(pruner.report().kept) == [keep_count(x.weight.numel(), DENSITY) for x in pruner.layers]
+        assert list(pruner.report().kept) == [keep_count(x.weight.numel(), DENSITY) for x in layers(pruner)]
 
 
 def test_best_model_from_before_the_end_is_refused(tmp_path, device):
@@ -288,6 +289,6 @@ def test_accelerate_equals_the_plain_loop(method, device):
     for order in ("attach, prepare", "prepare, attach"):
         pruner = own_loop(method, device, order)
         assert pruner.steps_done == STEPS
-        for a, b in zip(plain.layers, pruner.layers, strict=True):
+        for a, b in zip(layers(plain), layers(pruner), strict=True):
             assert torch.equal(a.weight, b.weight), order
             assert torch.equal(a.master, b.master) and torch.equal(a.scores, b.scores) and torch.equal(a.mask, b.mask)

@@ -6,7 +6,7 @@ import types
 
 import pytest
 import torch
-from nets import METHODS, OPTIMIZERS, Net, batch, loss_of, make, same, snapshot, train
+from nets import METHODS, OPTIMIZERS, Net, batch, layers, loss_of, make, same, snapshot, train
 from torch import nn
 
 import mvp_lite as mvp
@@ -54,7 +54,7 @@ def test_filled_in_pruned_entries_raise(method):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
 def test_other_kept_entries_are_adopted(dtype):
     net, opt, pruner = half_way(dtype=dtype)
-    layer = pruner.layers[0]
+    layer = layers(pruner)[0]
     master, mask = layer.master.clone(), layer.mask.clone()
     with torch.no_grad():
         layer.weight.mul_(3.0)
@@ -72,7 +72,7 @@ def test_a_write_through_data_is_not_noticed():
     net, opt, pruner = half_way()
     net.blocks[0].weight.data.zero_()
     train(net, opt, [10])
-    assert int(net.blocks[0].weight.count_nonzero()) == int(pruner.layers[0].mask.sum())
+    assert int(net.blocks[0].weight.count_nonzero()) == int(layers(pruner)[0].mask.sum())
 
 
 def test_weights_loaded_or_moved_between_constructor_and_attach():
@@ -82,7 +82,7 @@ def test_weights_loaded_or_moved_between_constructor_and_attach():
     net.load_state_dict(other.state_dict())
     pruner.attach(torch.optim.AdamW(net.parameters()))
     assert torch.equal(net.blocks[0].weight, other.blocks[0].weight)
-    assert torch.equal(pruner.layers[0].master, other.blocks[0].weight)
+    assert torch.equal(layers(pruner)[0].master, other.blocks[0].weight)
 
 
 def test_precision_changed_between_constructor_and_attach():
@@ -92,7 +92,7 @@ def test_precision_changed_between_constructor_and_attach():
     opt = torch.optim.AdamW(net.parameters())
     pruner.attach(opt)
     train(net, opt, range(20))
-    assert pruner.layers[0].master.dtype == net.blocks[0].weight.dtype == torch.bfloat16
+    assert layers(pruner)[0].master.dtype == net.blocks[0].weight.dtype == torch.bfloat16
 
 
 # -- 3: schedulers ----------------------------------------------------------------------------------------------------
@@ -204,10 +204,10 @@ def test_an_overflow_is_skipped_whole(method, is_fused, device):
         net.eval()(batch(0, device=device)[0])
         net.train()
     assert same(before, snapshot(pruner)) and scaler.get_scale() == 2.0**9
-    assert all(layer.scores is None or layer.scores.grad is None for layer in pruner.layers)
+    assert all(layer.scores is None or layer.scores.grad is None for layer in layers(pruner))
     scaled_train(net, opt, range(9, 12), scaler)
     assert pruner.steps_done == 11 and not same(before, snapshot(pruner))
-    assert all(bool(layer.master.isfinite().all()) for layer in pruner.layers)
+    assert all(bool(layer.master.isfinite().all()) for layer in layers(pruner))
 
 
 def test_found_inf_and_grad_scale_set_by_hand(device):
@@ -235,7 +235,7 @@ def test_an_overflow_after_a_failed_step_still_restores_the_masked_weights(devic
     handle.remove()
     opt.found_inf = torch.tensor(1.0, device=device)
     opt.step()
-    for layer in pruner.layers:
+    for layer in layers(pruner):
         assert torch.equal(layer.weight, layer.master * layer.mask)
 
 
@@ -284,7 +284,7 @@ def test_a_score_optimizer_and_its_resume(name, method, tmp_path):
     net, opt, whole = start(0)
     losses = train(net, opt, range(20))
     assert not torch.equal(
-        whole.layers[0].scores, torch.full_like(whole.layers[0].scores, whole.layers[0].scores[0, 0].item())
+        layers(whole)[0].scores, torch.full_like(layers(whole)[0].scores, layers(whole)[0].scores[0, 0].item())
     )
     net, opt, _ = start(0)
     train(net, opt, range(9))
@@ -327,7 +327,7 @@ def test_no_decay_on_scores():
     )
     assert (opt.param_groups[-1]["weight_decay"], opt.param_groups[-1]["lr"]) == (0.0, 0.2)
     assert opt.param_groups[0]["weight_decay"] == 0.5
-    assert [id(p) for p in opt.param_groups[-1]["params"]] == [id(layer.scores) for layer in pruner.layers]
+    assert [id(p) for p in opt.param_groups[-1]["params"]] == [id(layer.scores) for layer in layers(pruner)]
 
 
 @pytest.mark.parametrize(
@@ -343,7 +343,7 @@ def test_no_decay_on_scores():
 def test_scores_are_at_least_float32(method, dtype, wanted):
     net, opt, pruner = make(method, dtype=dtype, optimizer="sgd")
     train(net, opt, range(4))
-    for layer in pruner.layers:
+    for layer in layers(pruner):
         assert layer.scores.dtype == wanted and layer.weight.dtype == layer.master.dtype == dtype
         assert not torch.equal(layer.scores.to(torch.bfloat16).to(wanted), layer.scores), "finer than the model"
 
@@ -372,7 +372,7 @@ def test_moved_after_attach(device):
     net, opt, pruner = make()
     net.to(device)
     train(net, opt, range(6))
-    for layer in pruner.layers:
+    for layer in layers(pruner):
         assert layer.master.device == layer.mask.device == layer.scores.device == layer.weight.device
     assert layer.weight.device.type == torch.device(device).type
 
@@ -402,14 +402,14 @@ def test_gradients_of_scores_are_assigned_and_taken_away():
         net.zero_grad()  # the model's own, which knows no scores
         loss_of(net, step).backward()
         pruner.clip_grad_norm_(1e9)
-        wanted = [layer.scores.grad.clone() for layer in pruner.layers]
+        wanted = [layer.scores.grad.clone() for layer in layers(pruner)]
         opt.step()
-        assert all(layer.scores.grad is None for layer in pruner.layers)
+        assert all(layer.scores.grad is None for layer in layers(pruner))
     net.zero_grad()
     loss_of(net, 3).backward()
-    G = [layer.weight.grad.clone() for layer in pruner.layers]
+    G = [layer.weight.grad.clone() for layer in layers(pruner)]
     pruner.clip_grad_norm_(1e9)
-    for g, layer, old in zip(G, pruner.layers, wanted, strict=True):
+    for g, layer, old in zip(G, layers(pruner), wanted, strict=True):
         assert torch.equal(layer.scores.grad, g * layer.master) and not torch.equal(layer.scores.grad, old)
         assert torch.equal(layer.weight.grad, g * layer.mask)
 
@@ -453,7 +453,7 @@ def test_a_step_that_fails_can_be_repeated(method, again):
         opt.step()
     else:
         opt.zero_grad()
-        pruner._recover()  # a forward right now would see dense weights: the next hook is what restores them
+        pruner._restore_masked()  # a forward right now would see dense weights: the next hook is what restores them
         loss_of(net, 7).backward()
         opt.step()
     assert net.blocks[0].weight.data_ptr() == storage
@@ -481,17 +481,17 @@ def test_a_gradient_that_is_not_finite_names_the_layer_and_changes_nothing(metho
 
 
 @pytest.mark.parametrize("method", ["soft_movement", "l0"])
-def test_an_overflow_found_after_clipping_leaves_the_feedback_alone(method, device):
+def test_an_overflow_found_after_clipping_leaves_the_controller_alone(method, device):
     """The scaler skips the step by itself; what the clipping saw must not stay behind."""
     net, opt, pruner = make(method, device=device)
     train(net, opt, range(8))
-    state = copy.deepcopy(pruner.state_dict()["feedback"])
+    state = copy.deepcopy(pruner.state_dict()["method"])
     opt.zero_grad()
     (loss_of(net, 8) * math.inf).backward()
     pruner.clip_grad_norm_(1.0)
-    assert pruner.state_dict()["feedback"] == state
+    assert pruner.state_dict()["method"] == state
     train(net, opt, range(9, 12))
-    assert math.isfinite(pruner.penalty) and all(bool(x.scores.isfinite().all()) for x in pruner.layers)
+    assert math.isfinite(pruner.penalty) and all(bool(x.scores.isfinite().all()) for x in layers(pruner))
 
 
 def test_a_gradient_that_is_not_finite_raises_after_clipping_too():
@@ -546,13 +546,13 @@ def test_one_module_in_several_places_is_fine(method):
             return self.head(x)
 
     net, opt, pruner = make(method, net=Shared())
-    assert [layer.name for layer in pruner.layers] == ["blocks.0"]
+    assert [layer.name for layer in layers(pruner)] == ["blocks.0"]
     train(net, opt, range(2))
     opt.zero_grad()
     loss_of(net, 2).backward()
     assert all(block is net.blocks[0] for block in net.blocks)
     if method == "movement":
-        layer = pruner.layers[0]
+        layer = layers(pruner)[0]
         wanted = layer.weight.grad * layer.master
         pruner.clip_grad_norm_(1e9)
         assert torch.equal(layer.scores.grad, wanted), "the gradient sums over the calls"

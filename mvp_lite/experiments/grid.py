@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from mvp_lite.models import load_model
-from mvp_lite.pruner import METHODS
+from mvp_lite.methods import METHODS
 from mvp_lite.tasks.task import Task, load_task
 from mvp_lite.train import Result, default_device, fine_prune
 

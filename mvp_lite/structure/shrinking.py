@@ -1,4 +1,4 @@
-"""From zeros to a smaller model: heads and FFN neurons that add nothing are cut out, and the result can be reloaded."""
+"""From zeros to a smaller model: heads and FFN neurons without effect are removed, and the result can be reloaded."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ def shrink(model: Any) -> Any:
     `save_pretrained(folder)` writes the sizes into `config.json`; `load_shrunk(folder)` reads it back.
 
     Args:
-        model: a transformers model of a family in `mvp_lite.structure.units.FAMILIES`, plain (after `pruner.finalize()`).
+        model: a transformers model of a family in `mvp_lite.structure.units.FAMILIES`, plain (that is, after
+            `pruner.finalize()`).
 
     Raises:
         ValueError: a family whose heads and neurons are not known.
@@ -46,7 +47,7 @@ def sizes(model: Any) -> dict[str, list[int]]:
 
 
 def load_shrunk(folder: str | Path, **options: Any) -> Any:
-    """The model that a shrunk one's `save_pretrained(folder)` wrote, of its own class; also from the hub.
+    """Load what a shrunk model's `save_pretrained(folder)` wrote, as a model of the same class; also from the hub.
 
     `options` go to `from_pretrained`. A folder without sizes in its `config.json` is loaded as it is.
 
@@ -58,31 +59,31 @@ def load_shrunk(folder: str | Path, **options: Any) -> Any:
 
     config = transformers.AutoConfig.from_pretrained(folder)
     name = (config.architectures or [""])[0]
-    kind: Any = getattr(transformers, name, None)
-    if kind is None:
+    architecture: Any = getattr(transformers, name, None)
+    if architecture is None:
         raise ValueError(f"{folder}: architecture {name!r} in config.json is not one of transformers'")
     plan = getattr(config, KEY, None)
     if plan is None:
-        return kind.from_pretrained(folder, **options)
+        return architecture.from_pretrained(folder, **options)
 
     def build(self: nn.Module, config: Any, *args: Any, **kwargs: Any) -> None:
-        kind.__init__(self, config, *args, **kwargs)
-        _cut_to(self, plan)
+        architecture.__init__(self, config, *args, **kwargs)
+        _shrink_to(self, plan)
 
-    smaller: Any = type(name, (kind,), {"__init__": build})
+    smaller: Any = type(name, (architecture,), {"__init__": build})
     model = smaller.from_pretrained(folder, **options)
-    model.__class__ = kind
+    model.__class__ = architecture
     return model
 
 
-def _cut_to(model: Any, plan: dict[str, list[int]]) -> None:
-    """Give a model as its configuration makes it the sizes of `plan`; which units stay is left to the weights."""
+def _shrink_to(model: Any, plan: dict[str, list[int]]) -> None:
+    """Give a newly built model the sizes of `plan`; its weights are loaded afterwards."""
     found = find_units(model)
-    wanted = {kind: iter(plan[kind]) for kind in ("heads", "neurons")}
-    if any(len(plan[kind]) != sum(units.unit_type == kind for units in found) for kind in wanted):
+    remaining = {unit_type: iter(plan[unit_type]) for unit_type in ("heads", "neurons")}
+    if any(len(plan[unit_type]) != sum(units.unit_type == unit_type for units in found) for unit_type in remaining):
         raise ValueError(f"{KEY} in config.json is for another number of blocks than the model has")
     for units in found:
-        count = next(wanted[units.unit_type])
+        count = next(remaining[units.unit_type])
         if not 1 <= count <= units.count:
             raise ValueError(f"{KEY}: {count} {units.unit_type} in {units.name}, which has {units.count}")
         units.select(torch.arange(count))

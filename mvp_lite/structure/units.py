@@ -48,13 +48,18 @@ class Slices:
     size: int
     parts: int = 1
 
+    @staticmethod
+    def transposed(module: nn.Module) -> bool:
+        """`nn.Linear` has a weight (out, in), GPT-2's `Conv1D` (in, out)."""
+        return hasattr(module, "nf")
+
     @property
     def dim(self) -> int:
-        """Of `module.weight`: `nn.Linear` has (out, in), GPT-2's `Conv1D` (in, out)."""
-        return int(self.out) if hasattr(self.module, "nf") else int(not self.out)
+        """The dimension of `module.weight` that runs over the units."""
+        return int(self.out) if self.transposed(self.module) else int(not self.out)
 
     def index(self, units: Tensor, count: int) -> Tensor:
-        """Places, along `dim`, of the given units (integers) out of `count`."""
+        """Positions, along `dim`, of the given units (integers) out of `count`."""
         part = torch.arange(self.parts, device=units.device)[:, None, None] * count * self.size
         within = torch.arange(self.size, device=units.device)
         return (part + units[:, None] * self.size + within).reshape(-1)
@@ -63,8 +68,13 @@ class Slices:
         """(count, entries of a unit), from a tensor of the weight's shape; a view where the layout allows."""
         return x.movedim(self.dim, 0).reshape(self.parts, count, -1).movedim(0, 1).reshape(count, -1)
 
+    def along_weight(self, values: Tensor) -> Tensor:
+        """One value for each unit, (count,), repeated for its entries; broadcasts to the weight's shape."""
+        along = values.repeat_interleave(self.size).repeat(self.parts)
+        return along[:, None] if self.dim == 0 else along
+
     def select(self, units: Tensor, count: int) -> None:
-        """Cut the map down, in place, to the given units."""
+        """Shrink the map, in place, to the given units."""
         module, index = self.module, self.index(units, count)
         with torch.no_grad():
             W = module.weight.index_select(self.dim, index.to(module.weight.device))
@@ -81,8 +91,8 @@ class Slices:
 class Units:
     """The heads of one attention layer (`unit_type` "heads"), or the neurons of one FFN ("neurons").
 
-    `rows` lead into a unit, `columns` lead out of it; `block` is the path of the block that holds them. `owner` is the
-    attention module, for the sizes it remembers.
+    `rows` lead into a unit and `columns` out of it. `block` is the path of the transformer block that they are in.
+    `owner` is the attention module, whose attributes repeat the sizes.
     """
 
     unit_type: str
@@ -94,7 +104,7 @@ class Units:
     owner: Any = None
 
     def alive(self) -> Tensor:
-        """(count,) boolean: does a unit add anything to the output, that is, is any of its columns' weights not 0?"""
+        """(count,) boolean: can a unit add anything to the output, that is, is any weight of its columns not 0?"""
         return self.columns.by_unit(self.columns.module.weight, self.count).ne(0).any(dim=1)
 
     @property
@@ -103,7 +113,7 @@ class Units:
         return (*self.rows, self.columns)
 
     def select(self, units: Tensor) -> None:
-        """Cut the model down, in place, to the given units (integers in rising order, at least one)."""
+        """Shrink the model, in place, to the given units (integers in ascending order, at least one)."""
         for part in self.parts:
             part.select(units, self.count)
         for name in ("num_attention_heads", "num_heads", "n_heads", "all_head_size", "split_size"):
@@ -115,7 +125,7 @@ def find_units(model: nn.Module) -> list[Units]:
     """Heads and neurons of every block of a model, in its order; attention before FFN.
 
     Raises:
-        ValueError: a model family that this cannot cut, or one with cross-attention.
+        ValueError: a model family whose heads and neurons are not known, or a model with cross-attention.
     """
     family = getattr(getattr(model, "config", None), "model_type", None)
     if family not in FAMILIES:
@@ -125,7 +135,9 @@ def find_units(model: nn.Module) -> list[Units]:
         raise ValueError(f"model type {family!r} with cross-attention: its heads are not known here")
     found = [units for name, module in model.named_modules() for units in _of_block(name, module, *FAMILIES[family])]
     if not found:
-        raise ValueError(f"model={type(model).__name__} of type {family!r} has no block that looks like one")
+        raise ValueError(
+            f"model={type(model).__name__} of type {family!r} has no block with that family's maps"
+        )
     return found
 
 
@@ -139,7 +151,7 @@ def _of_block(
     first: tuple[str, ...],
     second: str,
 ) -> Iterator[Units]:
-    """The units of one block; nothing if the module is not one."""
+    """The units of one transformer block; nothing if the module is none."""
     names = [prefix + word for word in inputs.split()]
     try:
         maps = {path: block.get_submodule(path) for path in (*names, output, *first, second)}

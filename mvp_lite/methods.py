@@ -1,0 +1,373 @@
+r"""The pruning methods of Sanh et al. 2020 (Table 1), one class each.
+
+A method says how scores start, which entries a step keeps, what gradient the scores get, and what penalty they pay.
+Tensors in, tensors out: models, optimizers and hooks are `Pruner`'s business. Scores, masks and their gradients have
+one entry for each group of weights that shares a score; without groups that is one for each weight.
+
+| class | scores S | mask M | gradient of S |
+|---|---|---|---|
+| `Magnitude` | $|W|$ | top-v | none |
+| `Movement` | learned | top-v | $G\odot W$ |
+| `SoftMovement` | learned | $\sigma(S)>\tau$ | $G\odot W+\lambda R'(S)$ |
+| `L0` | learned | hard-concrete gate | $G\odot W\odot f(S)+\lambda R'(S)$ |
+| `Random` | drawn once | top-v | none |
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from numbers import Real
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from mvp_lite import masks
+from mvp_lite.penalty_control import PenaltyController
+from mvp_lite.schedule import Schedule
+from mvp_lite.scores import l0_penalty_gradient, soft_penalty_gradient
+
+__all__ = [
+    "L0",
+    "METHODS",
+    "Magnitude",
+    "Method",
+    "Movement",
+    "PenalizedMethod",
+    "Random",
+    "Settings",
+    "SoftMovement",
+    "TopVMethod",
+    "find_method",
+]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a run asks of its method; see `Pruner` for each field.
+
+    Raises:
+        TypeError: a value that is no number.
+        ValueError: a number outside its range.
+    """
+
+    schedule: Schedule
+    density: float
+    initial_density: float = 1.0
+    scope: str = "local"
+    min_density: float = 0.0
+    threshold: float = 0.1
+    penalty: float | str = "feedback"
+    score_init: float | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.scope not in ("local", "global"):
+            raise ValueError(f"scope={self.scope!r}: 'local' or 'global'")
+        for name in ("density", "initial_density", "min_density", "threshold"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, Real):
+                raise TypeError(f"{name}={value!r}: a number is expected")
+        for name, low in (("density", 0.0), ("initial_density", self.density)):
+            value = getattr(self, name)
+            if not (0.0 < value <= 1.0 and value >= low):
+                raise ValueError(f"{name}={value!r}: a fraction kept in (0, 1], the initial one not below the final")
+        if self.penalty != "feedback":
+            number = not isinstance(self.penalty, bool | str) and isinstance(self.penalty, Real)
+            if not number or not 0.0 <= float(self.penalty) < math.inf:
+                raise ValueError(f"penalty={self.penalty!r}: 'feedback' or a lambda >= 0")
+        if not 0.0 < self.threshold < 1.0:
+            raise ValueError(f"threshold={self.threshold!r}: sigmoid scores lie in (0, 1)")
+        if not 0.0 <= self.min_density <= self.density or (self.min_density and self.scope != "global"):
+            raise ValueError(
+                f"min_density={self.min_density!r}: in [0, density={self.density!r}], and for scope='global' only"
+            )
+        for name in ("density", "initial_density", "min_density", "threshold", "penalty"):
+            if not isinstance(getattr(self, name), str):
+                # A checkpoint that is loaded without pickle refuses numpy's numbers.
+                object.__setattr__(self, name, float(getattr(self, name)))
+
+
+class Method:
+    r"""Base of all methods. A method of your own is a subclass, given to `Pruner` in place of a name.
+
+    Movement counts steps towards zero against a weight. This one keeps what the loss is sensitive to, whatever the
+    direction, by accumulating $|G\odot W|$:
+
+        from mvp_lite import methods
+
+        class Sensitivity(methods.Movement):
+            def score_gradient(self, mask_gradient, S, M):
+                return -mask_gradient.abs()
+
+        pruner = mvp.Pruner(model, Sensitivity, density=0.1, total_steps=1000)
+
+    Attributes:
+        name: in saved states and results; default: the name of the class.
+        learned: do optimizer steps change the scores? Else they are never trained.
+        start: where learned scores start.
+        stochastic: does training see a random sample of the masks?
+    """
+
+    name: ClassVar[str]
+    learned: ClassVar[bool] = False
+    start: ClassVar[float] = 0.0
+    stochastic: ClassVar[bool] = False
+    selects_top_v: ClassVar[bool] = False
+    #: weight of the penalty for the next step, lambda
+    penalty: float = 0.0
+
+    def __init_subclass__(cls) -> None:
+        cls.name = cls.__dict__.get("name", cls.__name__)
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+
+    def default_score_lr(self) -> float:
+        """Learning rate of the scores: the papers'."""
+        return 1e-2
+
+    def initial_scores(self, magnitude: Tensor) -> Tensor | None:
+        """Scores at the start, at least float32, or None if the magnitude itself is ranked.
+
+        Args:
+            magnitude: $|W|$ of the weights, or its sum over each group that shares a score.
+        """
+        start = self.start if self.settings.score_init is None else self.settings.score_init
+        dtype = torch.promote_types(magnitude.dtype, torch.float32)
+        return torch.full_like(magnitude, start, dtype=dtype) if self.learned else None
+
+    def masks(self, scores: Sequence[Tensor], step: int) -> list[Tensor]:
+        """One mask for each tensor of scores (magnitudes, if there are none), after `step` optimizer steps.
+
+        Boolean, or float in [0, 1]. Training sees them too unless the method is stochastic.
+        """
+        raise NotImplementedError
+
+    def sample(self, scores: Tensor, generator: torch.Generator) -> Tensor:
+        """One random mask for training, of a stochastic method."""
+        raise NotImplementedError
+
+    def score_gradient(self, mask_gradient: Tensor, S: Tensor, M: Tensor) -> Tensor:
+        r"""$\partial\mathcal L/\partial S$ from $\partial\mathcal L/\partial M$; straight-through: the same.
+
+        Args:
+            mask_gradient: $G\odot W$, summed over each group; may be overwritten.
+            S, M: scores and mask, of the same shape.
+        """
+        return mask_gradient
+
+    def penalty_gradient(self, S: Tensor, tensors: int) -> Tensor:
+        r"""$R'(S)$ of one tensor of scores, out of `tensors` in all; $\lambda$ multiplies it afterwards."""
+        raise NotImplementedError
+
+    def after_step(self, step: int, scores: Sequence[Tensor], mean_gradient: float | None) -> None:
+        """Called after the optimizer's step, before the masks are computed; may change the scores in place.
+
+        Args:
+            step: optimizer steps done.
+            scores: all learned scores.
+            mean_gradient: mean of |dL/dS| of this step, for a method that `is_controlled`.
+        """
+
+    def update_penalty(self, step: int, density: float, count: int) -> None:
+        """Set `penalty` for the next step, given the density reached (if `is_controlled`) and the number of scores."""
+
+    @property
+    def is_controlled(self) -> bool:
+        """Does the penalty depend on what the run does, that is, on the density and on |dL/dS|?"""
+        return False
+
+    def state_dict(self) -> dict[str, Any]:
+        """Numbers that change over a run, beside the scores."""
+        return {"penalty": self.penalty}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.penalty = state["penalty"]
+
+
+class TopVMethod(Method):
+    """Keeps the highest scores; the density falls on the schedule. Local scope: of each tensor; global: of the pool."""
+
+    selects_top_v = True
+
+    def density(self, step: int) -> float:
+        """The fraction to keep after `step` optimizer steps."""
+        return self.settings.schedule.value(step, self.settings.initial_density, self.settings.density)
+
+    def masks(self, scores: Sequence[Tensor], step: int) -> list[Tensor]:
+        density = self.density(step)
+        if self.settings.scope == "global":
+            return masks.top_v_global(scores, density, min(self.settings.min_density, density))
+        return [masks.top_v(S, density) for S in scores]
+
+
+class Magnitude(TopVMethod):
+    """Automated gradual pruning (Zhu and Gupta 2018): keep the largest |W|."""
+
+    name = "magnitude"
+
+
+class Movement(TopVMethod):
+    """Movement pruning, hard: keep the weights that training moved away from zero (Sanh et al. 2020, Eq. 2 and 3)."""
+
+    name = "movement"
+    learned = True
+
+
+class Random(TopVMethod):
+    """The control: scores are drawn once, uniformly, from the seed."""
+
+    name = "random"
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
+        self._generator = torch.Generator().manual_seed(settings.seed)
+
+    def initial_scores(self, magnitude: Tensor) -> Tensor | None:
+        return torch.rand(magnitude.shape, generator=self._generator).to(magnitude.device)
+
+
+class PenalizedMethod(Method):
+    r"""Density as an outcome of a penalty $\lambda R(S)$, with all scores in one pool.
+
+    With `penalty="feedback"` a controller sets $\lambda$ so that the run ends at `density`; in the cool-down all scores
+    are shifted alike so that it does so exactly. With a number the papers' schedule of $\lambda$ applies.
+    """
+
+    learned = True
+    #: under Adam and linear decay, a learning rate of 30 / total_steps lets a score travel 15 logits in any run
+    _PATH = 30.0
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
+        self.controller = PenaltyController() if settings.penalty == "feedback" else None
+        self.penalty = self.final_penalty
+        self._warned = False
+
+    @property
+    def final_penalty(self) -> float:
+        """The lambda asked for; 0 if the controller sets it."""
+        return 0.0 if isinstance(self.settings.penalty, str) else self.settings.penalty
+
+    @property
+    def level(self) -> float:
+        r"""What $\sigma(S)$ must exceed to be kept at the end of the run."""
+        raise NotImplementedError
+
+    def default_score_lr(self) -> float:
+        """The papers', but with the controller at work one that reaches the threshold within the run, however short."""
+        if self.controller is None:
+            return super().default_score_lr()
+        return self._PATH / self.settings.schedule.total_steps
+
+    @property
+    def is_controlled(self) -> bool:
+        return self.controller is not None
+
+    def after_step(self, step: int, scores: Sequence[Tensor], mean_gradient: float | None) -> None:
+        if self.controller is None:
+            return
+        if mean_gradient is not None:
+            self.controller.observe(mean_gradient)
+        if self.settings.schedule.done(step):
+            kept = masks.shift_to_density(scores, self.settings.density, self.level)
+            total = sum(S.numel() for S in scores)
+            if kept > 1.01 * masks.keep_count(total, self.settings.density) and not self._warned:
+                self._warned = True
+                warnings.warn(
+                    f"density={self.settings.density!r} cannot be met: {kept} of {total} scores stay, because many are "
+                    "equal. Scores stay equal where no gradient arrives: leave modules without use out of target=",
+                    stacklevel=2,
+                )
+
+    def update_penalty(self, step: int, density: float, count: int) -> None:
+        if self.controller is not None:
+            target = self.settings.schedule.value(step, 1.0, self.settings.density)
+            self.penalty = self.controller.penalty(density, target, count)
+
+    def state_dict(self) -> dict[str, Any]:
+        own = {} if self.controller is None else {"controller": dict(vars(self.controller))}
+        return super().state_dict() | own
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state)
+        if self.controller is not None:
+            vars(self.controller).update(state["controller"])
+
+
+class SoftMovement(PenalizedMethod):
+    r"""Soft movement pruning: keep $\sigma(S)>\tau$, with $\tau$ rising from 0 on the schedule (Sanh et al. 2020)."""
+
+    name = "soft_movement"
+
+    @property
+    def level(self) -> float:
+        return self.settings.threshold
+
+    def masks(self, scores: Sequence[Tensor], step: int) -> list[Tensor]:
+        threshold = self.settings.schedule.value(step, 0.0, self.settings.threshold)
+        return [masks.threshold_mask(S, threshold) for S in scores]
+
+    def penalty_gradient(self, S: Tensor, tensors: int) -> Tensor:
+        return soft_penalty_gradient(S, tensors)
+
+    def update_penalty(self, step: int, density: float, count: int) -> None:
+        super().update_penalty(step, density, count)
+        if self.controller is None:  # lambda follows the threshold, as in the published code
+            threshold = self.settings.schedule.value(step, 0.0, self.settings.threshold)
+            self.penalty = self.final_penalty * (threshold / self.settings.threshold)
+
+
+class L0(PenalizedMethod):
+    r"""L0 regularization (Louizos et al. 2018): each score opens a random hard-concrete gate; $\lambda$ is constant."""
+
+    name = "l0"
+    start = 2.197
+    stochastic = True
+
+    @property
+    def level(self) -> float:
+        low, high, _ = masks.HARD_CONCRETE
+        return -low / (high - low)
+
+    def default_score_lr(self) -> float:
+        return 1e-1 if self.controller is None else super().default_score_lr()
+
+    def masks(self, scores: Sequence[Tensor], step: int) -> list[Tensor]:
+        return [masks.hard_concrete_test_mask(S) for S in scores]
+
+    def sample(self, scores: Tensor, generator: torch.Generator) -> Tensor:
+        noise = torch.rand(scores.shape, generator=generator, device=scores.device, dtype=scores.dtype)
+        return masks.hard_concrete(scores, noise.clamp_(torch.finfo(scores.dtype).tiny, 1.0 - 2**-24))
+
+    def score_gradient(self, mask_gradient: Tensor, S: Tensor, M: Tensor) -> Tensor:
+        return mask_gradient.mul_(masks.hard_concrete_gradient(M.to(S.dtype)))
+
+    def penalty_gradient(self, S: Tensor, tensors: int) -> Tensor:
+        return l0_penalty_gradient(S, tensors)
+
+
+#: what `Pruner(method=…)` takes by name
+METHODS: dict[str, type[Method]] = {cls.name: cls for cls in (Magnitude, Movement, SoftMovement, L0, Random)}
+
+
+def find_method(method: str | type[Method]) -> type[Method]:
+    """The class of a method, by its name or as it is.
+
+    Raises:
+        ValueError: an unknown name.
+        TypeError: neither a name nor a subclass of `Method`.
+    """
+    if isinstance(method, str):
+        if method not in METHODS:
+            raise ValueError(
+                f"method={method!r}: one of {', '.join(METHODS)}, or a subclass of methods.Method"
+            )
+        return METHODS[method]
+    if not (isinstance(method, type) and issubclass(method, Method)):
+        raise TypeError(f"method={method!r}: a name ({', '.join(METHODS)}) or a subclass of methods.Method")
+    return method

@@ -1,0 +1,94 @@
+"""The rule by which soft movement and L0 reach a density."""
+
+import math
+from itertools import pairwise
+
+import pytest
+import torch
+
+from mvp_lite.masks import shift_to_density
+from mvp_lite.penalty_control import PenaltyController
+
+
+@pytest.mark.parametrize("threshold", [0.1, 0.5, 0.8])
+@pytest.mark.parametrize("density", [0.01, 0.3, 0.77])
+def test_a_shift_keeps_the_expected_number_and_the_order(density, threshold):
+    torch.manual_seed(0)
+    scores = [torch.randn(20, 30, dtype=torch.float64), torch.randn(40, 10, dtype=torch.float64) - 1]
+    before = torch.cat([S.flatten() for S in scores])
+    assert shift_to_density(scores, density, threshold) == int(density * 1000 + 0.5)
+    after = torch.cat([S.flatten() for S in scores])
+    assert int((after.sigmoid() > threshold).sum()) == int(density * 1000 + 0.5)
+    torch.testing.assert_close(after - before, (after - before)[:1].expand(1000))
+
+
+def test_a_shift_at_full_density_moves_nothing():
+    scores = [torch.randn(5, 5)]
+    before = scores[0].clone()
+    assert shift_to_density(scores, 1.0, 0.5) == 25
+    assert torch.equal(scores[0], before)
+
+
+@pytest.mark.parametrize(("values", "kept"), [([3.0, 1.0, 1.0, 1.0, -2.0, -2.0], 4), ([0.5] * 6, 6)])
+def test_equal_scores_stay_together_and_none_is_lost(values, kept):
+    """Two of six are asked for; the entries around the boundary cannot be told apart."""
+    scores = [torch.tensor(values[:2]), torch.tensor(values[2:])]
+    assert shift_to_density(scores, 1 / 3, 0.2) == kept
+    assert int((torch.cat(scores).sigmoid() > 0.2).sum()) == kept
+
+
+def controlled(gradient=1e-5):
+    rule = PenaltyController()
+    rule.observe(gradient)
+    return rule
+
+
+def test_too_dense_means_a_larger_penalty_in_proportion_to_the_gradients():
+    def penalty(density, gradient):
+        return controlled(gradient).penalty(density, 0.1, 1000)
+
+    assert penalty(0.2, 1e-5) > penalty(0.1, 1e-5) > penalty(0.05, 1e-5) > 0
+    assert penalty(0.2, 1e-3) == pytest.approx(100 * penalty(0.2, 1e-5))
+    assert PenaltyController().penalty(0.2, 0.1, 1000) == 0.0, "no gradient seen yet: nothing to compare with"
+
+
+def test_an_error_that_stays_keeps_raising_the_penalty():
+    rule = controlled()
+    values = [rule.penalty(0.12, 0.1, 1000) for _ in range(20)]
+    assert all(b > a for a, b in pairwise(values))
+
+
+def test_the_constants_of_the_controller():
+    """Lambda is (mean gradient) x (number of scores) x exp(I + 8 e), and I grows from log 0.1 by 0.05 e a step."""
+    for density in (0.05, 0.09, 0.1, 0.13, 0.3):
+        rule, integral = controlled(2e-5), math.log(0.1)
+        for _ in range(3):
+            error = math.log(density / 0.1)
+            integral += 0.05 * error
+            expected = 2e-5 * 1000 * math.exp(integral + 8 * error)
+            assert rule.penalty(density, 0.1, 1000) == pytest.approx(expected, rel=1e-12)
+
+
+def test_the_limits_of_the_controller():
+    for density, error in ((1.0, 2.0), (0.0, -2.0)):
+        integral = math.log(0.1) + 0.05 * error
+        expected = 1e-5 * 1000 * math.exp(min(max(integral + 8 * error, -12.0), 8.0))
+        assert controlled().penalty(density, 0.001 if density else 0.9, 1000) == pytest.approx(expected, rel=1e-12)
+    rule = controlled()
+    for _ in range(1000):
+        rule.penalty(1.0, 0.001, 1000)
+    assert rule.integral == 8.0
+    for _ in range(1000):
+        rule.penalty(1e-4, 1.0, 1000)
+    assert rule.integral == -10.0
+
+
+def test_the_running_mean_of_the_gradients():
+    rule = PenaltyController()
+    seen = [3.0, 1.0, 2.0, 8.0]
+    for value in seen:
+        rule.observe(value)
+    mean = seen[0]
+    for value in seen[1:]:
+        mean = 0.9 * mean + 0.1 * value
+    assert rule.mean_gradient == pytest.approx(mean, rel=1e-15)
