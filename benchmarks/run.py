@@ -94,7 +94,7 @@ def steps(rounds: int) -> dict[str, Any]:
     return found
 
 
-def cuts(rounds: int) -> dict[str, Any]:
+def selections(rounds: int) -> dict[str, Any]:
     found = {}
     for rows, columns in ((256, 256), (3072, 768)):
         scores = torch.randn(rows, columns)
@@ -113,7 +113,7 @@ def cuts(rounds: int) -> dict[str, Any]:
 
         assert torch.equal(ours(), kthvalue()) and torch.equal(ours(), sort())
         times = interleaved({"top_v": ours, "kthvalue": kthvalue, "sort": sort}, rounds)
-        found[f"exact cut of {rows}x{columns}, over top_v"] = ratios(times, "top_v")
+        found[f"exact selection of {rows}x{columns}, over top_v"] = ratios(times, "top_v")
     return found
 
 
@@ -183,7 +183,7 @@ def main() -> None:
     os.environ["OMP_NUM_THREADS"] = "1"  # for the children
     torch.set_num_threads(1)
     results: dict[str, Any] = {"about": about(f"benchmarks/run.py --rounds {args.rounds}")}
-    for part in (lambda: imports(min(args.rounds, 10)), lambda: cuts(args.rounds), lambda: steps(args.rounds), memory):
+    for part in (lambda: imports(min(args.rounds, 10)), lambda: selections(args.rounds), lambda: steps(args.rounds), memory):
         results |= part()
         args.out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(results, indent=1))

@@ -1,7 +1,7 @@
 """What zeros and what smaller matrices are worth: dense, masked and shrunk model side by side.
 
 `make bench` writes `benchmarks/smaller.json`: latency, operations, parameters and file size of a model of BERT-base's
-size from which heads and neurons were cut until about 60 % of the encoder's operations are left.
+size from which heads and neurons were removed until about 60 % of the encoder's operations are left.
 """
 
 from __future__ import annotations

@@ -54,14 +54,14 @@ def test_gradient_is_that_of_a_continuous_mask(family, name):
     model = make(family)
     pruner, _ = attached(model, groups=GROUPS[name])
     loss_of(model).backward()
-    found = [cut.mask_gradient() for cut in pruner.groups]
+    found = [group.mask_gradient() for group in pruner.groups]
 
     twin = make(family)
-    M = [torch.ones_like(cut.scores, requires_grad=True) for cut in pruner.groups]
+    M = [torch.ones_like(group.scores, requires_grad=True) for group in pruner.groups]
     replaced = {
-        f"{layer.name}.weight": twin.get_submodule(layer.name).weight.detach() * spread
-        for cut, m in zip(pruner.groups, M, strict=True)
-        for layer, spread in cut.expand(m)
+        f"{layer.name}.weight": twin.get_submodule(layer.name).weight.detach() * expanded
+        for group, m in zip(pruner.groups, M, strict=True)
+        for layer, expanded in group.expand(m)
     }
     out = torch.func.functional_call(twin, replaced, kwargs=inputs(twin))[0]
     for grad, m in zip(torch.autograd.grad(out.square().mean(), M), found, strict=True):
@@ -74,20 +74,20 @@ def test_every_weight_belongs_to_one_group(name):
     for family in FAMILIES:
         pruner, _ = attached(make(family), groups=GROUPS[name])
         assert len({layer.name for layer in layers(pruner)}) == len(layers(pruner))
-        for cut in pruner.groups:
-            counted = torch.zeros(cut.mask.shape, dtype=torch.float64)
-            for n in range(cut.mask.numel()):
-                one = torch.zeros(cut.mask.numel(), dtype=torch.bool)
+        for group in pruner.groups:
+            counted = torch.zeros(group.mask.shape, dtype=torch.float64)
+            for n in range(group.mask.numel()):
+                one = torch.zeros(group.mask.numel(), dtype=torch.bool)
                 one[n] = True
-                for layer, spread in cut.expand(one.view(cut.mask.shape)):
-                    assert spread.shape == layer.weight.shape and spread.dtype == torch.bool
-                    counted.view(-1)[n] += int(spread.sum())
-            assert counted.sum() == sum(layer.weight.numel() for layer, _ in cut.expand(cut.mask))
+                for layer, expanded in group.expand(one.view(group.mask.shape)):
+                    assert expanded.shape == layer.weight.shape and expanded.dtype == torch.bool
+                    counted.view(-1)[n] += int(expanded.sum())
+            assert counted.sum() == sum(layer.weight.numel() for layer, _ in group.expand(group.mask))
             assert counted.min() > 0
         if name in ("heads", "neurons", "units"):
-            wanted = {"heads": ("heads",), "neurons": ("neurons",), "units": ("heads", "neurons")}[name]
-            found = [units for units in find_units(pruner.model) if units.unit_type in wanted]
-            assert sorted(cut.mask.numel() for cut in pruner.groups) == sorted(units.count for units in found)
+            expected = {"heads": ("heads",), "neurons": ("neurons",), "units": ("heads", "neurons")}[name]
+            found = [units for units in find_units(pruner.model) if units.unit_type in expected]
+            assert sorted(group.mask.numel() for group in pruner.groups) == sorted(units.count for units in found)
 
 
 @pytest.mark.parametrize("method", ["magnitude", "movement", "soft_movement", "l0"])
@@ -96,7 +96,7 @@ def test_blocks_of_one_weight_are_the_engine_itself(method):
     for chosen in ("weights", groups.blocks(1, 1)):
         model = make("bert")
         pruner = train(model, *attached(model, method, groups=chosen, seed=3))
-        states.append([(layer.mask.clone(), layer.master.clone(), cut.scores) for layer, cut in
+        states.append([(layer.mask.clone(), layer.master.clone(), group.scores) for layer, group in
                        zip(layers(pruner), pruner.groups, strict=True)])  # fmt: skip
     for (mask, master, S), (mask2, master2, S2) in zip(*states, strict=True):
         if method == "l0":  # noise is drawn in the shape of the scores, which here is the same
@@ -112,21 +112,21 @@ def test_blocks_of_one_weight_are_the_engine_itself(method):
 @pytest.mark.parametrize("scope", ["local", "global"])
 @pytest.mark.parametrize("method", ["magnitude", "movement", "random"])
 @pytest.mark.parametrize("name", GROUPS)
-def test_a_cut_keeps_so_many_groups(name, method, scope):
+def test_selection_keeps_the_expected_number_of_groups(name, method, scope):
     model = make("bert")
     pruner = train(model, *attached(model, method, groups=GROUPS[name], scope=scope, density=0.3))
-    kept, total = [int(cut.mask.sum()) for cut in pruner.groups], [cut.mask.numel() for cut in pruner.groups]
+    kept, total = [int(group.mask.sum()) for group in pruner.groups], [group.mask.numel() for group in pruner.groups]
     if scope == "local":
         assert kept == [keep_count(n, 0.3) for n in total]
     else:
         assert sum(kept) == keep_count(sum(total), 0.3)
-    for cut in pruner.groups:
-        ranking = cut.importance()
-        if scope == "local" and int(cut.mask.sum()) < cut.mask.numel():
-            assert ranking[cut.mask].min() >= ranking[~cut.mask].max()
-        for layer, spread in cut.expand(cut.mask):
-            assert torch.equal(layer.mask, spread)
-            assert torch.equal(layer.weight.data, layer.master * spread)
+    for group in pruner.groups:
+        ranking = group.importance()
+        if scope == "local" and int(group.mask.sum()) < group.mask.numel():
+            assert ranking[group.mask].min() >= ranking[~group.mask].max()
+        for layer, expanded in group.expand(group.mask):
+            assert torch.equal(layer.mask, expanded)
+            assert torch.equal(layer.weight.data, layer.master * expanded)
     pruner.finalize()
     assert pruner.density == sum(pruner.report().kept) / sum(layer.weight.numel() for layer in layers(pruner))
 
@@ -136,7 +136,10 @@ def test_soft_movement_lands_on_its_share_of_units(family):
     model = make(family)
     options = {"groups": "neurons", "total_steps": 60, "warmup_steps": 5, "cooldown_steps": 20}
     pruner = train(model, *attached(model, "soft_movement", **options), steps=60)
-    kept, total = sum(int(cut.mask.sum()) for cut in pruner.groups), sum(cut.mask.numel() for cut in pruner.groups)
+    kept, total = (
+        sum(int(group.mask.sum()) for group in pruner.groups),
+        sum(group.mask.numel() for group in pruner.groups),
+    )
     assert kept == keep_count(total, 0.5)
 
 
@@ -146,7 +149,7 @@ def test_from_mask_to_smaller_model(family, method, tmp_path):
     model = make(family)
     before = sizes(model)
     pruner = train(model, *attached(model, method, groups="neurons"))
-    kept = [max(1, int(cut.mask.count_nonzero())) for cut in pruner.groups]
+    kept = [max(1, int(group.mask.count_nonzero())) for group in pruner.groups]
     small = mvp.shrink(pruner.finalize().eval())
     assert sizes(small) == {"heads": before["heads"], "neurons": kept}
     assert float((output(small) - output(model)).abs().max()) < 1e-12

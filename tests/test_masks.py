@@ -1,4 +1,4 @@
-"""Cuts, thresholds and gates against loops that anyone can read."""
+"""Selections, thresholds and gates against loops that anyone can read."""
 
 import math
 

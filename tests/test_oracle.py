@@ -70,8 +70,8 @@ def reference_run(net, method, scope, make, score_lr, accumulate, penalty, dtype
             loss.backward()
             total += loss.item()
         if penalty:
-            regulariser = sum(torch.sigmoid(layer.scores).mean() for layer in layers) / len(layers)
-            (penalty * tau / TAU * regulariser).backward()
+            regularizer = sum(torch.sigmoid(layer.scores).mean() for layer in layers) / len(layers)
+            (penalty * tau / TAU * regularizer).backward()
         losses.append(total)
         seen.append([layer.mask().detach() != 0 for layer in layers])
         optimizer.step()

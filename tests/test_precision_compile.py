@@ -104,7 +104,7 @@ def dtypes(pruner):
 
 def check_density(pruner):
     """As many entries as asked for, and the model's own weights are zero elsewhere."""
-    if pruner.method in ("movement", "magnitude"):
+    if pruner.method.selects_top_v:
         assert list(pruner.report().kept) == [keep_count(x.weight.numel(), DENSITY) for x in layers(pruner)]
     else:
         assert pruner.density == pytest.approx(DENSITY, rel=0.02)

@@ -18,7 +18,8 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 # A file imports only from files above it.
 ORDER = """
-paths masks scores schedule layers feedback structure.units pruner groups distill train structure.shrinking structure
+paths _selection masks scores schedule layers penalty_control methods structure.units matrices groups pruner
+distill train structure.shrinking structure
 gradient_free.mask_search gradient_free.pruning gradient_free
 tasks.toy tasks.spans tasks.task tasks models
 experiments.grid experiments.structured experiments.unlabeled experiments.sizes experiments
@@ -183,3 +184,34 @@ def test_no_machine_paths_or_registry_hosts() -> None:
             continue
         hit = forbidden.search(data.decode())
         assert hit is None, f"{path.relative_to(ROOT)} contains {hit.group()!r}"
+
+
+# --- one home for each equation -----------------------------------------------------------------------------------
+
+#: what it computes -> (how it looks in code, where it stands)
+EQUATIONS = {
+    "G * W": (r"\bG \* W\b|\bgrad \* \w*(master|weight|W)\b|\bW \* G\b", "scores"),
+    "|W|": (r"\b(W|master|weight)(\.detach\(\))?\.abs\(\)", "scores"),
+    "gate (1 - gate)": (r"\(1(\.0)? - gate\)", "scores masks"),
+    "hard concrete": (r"HARD_CONCRETE", "masks scores methods"),
+    "top-v": (r"\bargsort\(descending=True, stable=True\)|np\.partition", "_selection"),
+    "straight-through": (r"torch\.autograd\.Function", "masks"),
+    "cubic": (r"\*\* ?3\b", "schedule"),
+}
+ENGINE = "_selection masks scores schedule layers penalty_control methods matrices groups pruner train".split()
+
+
+def code_of(path: Path) -> str:
+    """A file without its docstrings and comments."""
+    tree = ast.parse(path.read_text())
+    for node in ast.walk(tree):
+        documented = isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+        if documented and ast.get_docstring(node):
+            node.body = node.body[1:] or [ast.Pass()]
+    return ast.unparse(tree)
+
+
+def test_each_equation_has_one_home() -> None:
+    for equation, (pattern, homes) in EQUATIONS.items():
+        found = [name for name in ENGINE if re.search(pattern, code_of(ROOT / "mvp_lite" / f"{name}.py"))]
+        assert sorted(found) == sorted(homes.split()), f"{equation} stands in {found}, not in {homes}"

@@ -37,10 +37,10 @@ def test_a_whole_run(method, optimizer, scope, device):
             assert bool((held[layer.mask == 0] == 0).all())
 
     train(net, opt, range(20), after=check)
-    wanted = [cubic(t, 1.0, 0.2, 20, 2, 4) for t in range(21)]
+    expected = [cubic(t, 1.0, 0.2, 20, 2, 4) for t in range(21)]
     if method in TOP_V:
         count = (lambda v: 2 * keep_count(192, v)) if scope == "local" else (lambda v: keep_count(384, v))
-        assert densities == [count(v) / 384 for v in wanted]
+        assert densities == [count(v) / 384 for v in expected]
         assert densities[:3] == [1.0] * 3 and len(set(densities[16:])) == 1
     else:
         assert densities[0] == 1.0 and densities[-1] < 1.0
@@ -108,7 +108,7 @@ def test_scores_decide_and_movement_is_their_sum():
 
 
 def test_magnitude_ranks_the_master_and_masked_weights_come_back():
-    """Adam's momentum still moves a pruned weight; the cut sees that, and not the zero in the model."""
+    """Adam's momentum still moves a pruned weight; the selection sees that, and not the zero in the model."""
     net, opt, pruner = make("magnitude", steps=40)
     returned = 0
     for step in range(40):
@@ -200,7 +200,7 @@ def test_a_penalty_is_for_free_densities_alone(method):
     assert same(run("feedback"), run(1e4))
 
 
-def test_a_cut_among_equal_scores_warns():
+def test_a_selection_among_equal_scores_warns():
     with pytest.warns(UserWarning, match="all scores are equal.*warmup_steps"):
         make("movement", initial_density=0.5)
     with pytest.warns(UserWarning, match="all scores are equal"):
@@ -226,8 +226,8 @@ def test_start_and_rate_of_scores(method, start, rate, score_init):
         pruner = mvp.Pruner(net, method, density=0.2, total_steps=20, score_init=score_init, penalty=penalty)
         opt = torch.optim.AdamW(net.parameters())
         pruner.attach(opt)
-        wanted = start if score_init is None else score_init
-        assert all(bool((layer.scores == wanted).all()) for layer in layers(pruner))
+        expected = start if score_init is None else score_init
+        assert all(bool((layer.scores == expected).all()) for layer in layers(pruner))
         feedback = penalty == "feedback" and method != "movement"
         assert opt.param_groups[1]["lr"] == (30 / 20 if feedback else rate)
 
@@ -325,21 +325,21 @@ def test_l0_does_not_touch_the_global_generator():
 def test_l0_evaluation_and_checkpoints_see_the_evaluation_mask():
     net, opt, pruner = make("l0", penalty=30.0)
     train(net, opt, range(8))
-    wanted = [layer.master * masks.hard_concrete_test_mask(layer.scores.detach()) for layer in layers(pruner)]
+    expected = [layer.master * masks.hard_concrete_test_mask(layer.scores.detach()) for layer in layers(pruner)]
     held = lambda: [block.weight.detach() for block in net.blocks]  # noqa: E731
     kept, report = pruner.density, pruner.report()
-    assert all(map(torch.equal, held(), wanted))
+    assert all(map(torch.equal, held(), expected))
     loss_of(net, 100).backward()
     sampled = [w.clone() for w in held()]
-    assert not any(map(torch.equal, sampled, wanted))
+    assert not any(map(torch.equal, sampled, expected))
     assert pruner.density == kept and pruner.report().equals(report), "counted by the evaluation mask"
     saved = net.state_dict()
-    assert all(torch.equal(saved[f"blocks.{i}.weight"], w) for i, w in enumerate(wanted))
+    assert all(torch.equal(saved[f"blocks.{i}.weight"], w) for i, w in enumerate(expected))
     loss_of(net, 101)
     assert all(map(torch.equal, held(), sampled)), "training goes on with the same sample"
     net.eval()
     loss_of(net, 102)
-    assert all(map(torch.equal, held(), wanted))
+    assert all(map(torch.equal, held(), expected))
     net.train()
     loss_of(net, 103)
     assert all(map(torch.equal, held(), sampled))
@@ -399,9 +399,9 @@ def test_l0_takes_in_weights_loaded_between_steps():
     expected = [2 * layer.master for layer in layers(pruner)]
     net.load_state_dict(loaded)
     loss_of(net, 3)
-    for layer, wanted in zip(layers(pruner), expected, strict=True):
+    for layer, doubled in zip(layers(pruner), expected, strict=True):
         kept = masks.hard_concrete_test_mask(layer.scores) > 0
-        torch.testing.assert_close(layer.master[kept], wanted[kept], rtol=1e-5, atol=1e-7)
+        torch.testing.assert_close(layer.master[kept], doubled[kept], rtol=1e-5, atol=1e-7)
 
 
 def test_a_copied_model_does_not_sample():
@@ -426,7 +426,7 @@ def test_killed_and_resumed_is_bit_equal(method, kill, order, tmp_path, device):
 
     net, opt, whole, scheduler = start(0)
     losses = train(net, opt, range(20), accumulate=2, scheduler=scheduler)
-    wanted = snapshot(whole) | net.state_dict()
+    expected = snapshot(whole) | net.state_dict()
 
     net, opt, pruner, scheduler = start(0)
     train(net, opt, range(9), accumulate=2, scheduler=scheduler)
@@ -446,7 +446,7 @@ def test_killed_and_resumed_is_bit_equal(method, kill, order, tmp_path, device):
         net.load_state_dict(state["model"])
     scheduler.load_state_dict(state["scheduler"])
     assert train(net, opt, range(9, 20), accumulate=2, scheduler=scheduler) == losses[18:]
-    assert same(wanted, snapshot(pruner) | net.state_dict())
+    assert same(expected, snapshot(pruner) | net.state_dict())
 
 
 def test_state_of_the_pruner_alone():
@@ -559,11 +559,11 @@ def test_finalize_refuses_a_checkpoint_from_before_the_end():
 def test_finalize_after_a_training_forward_of_l0():
     net, opt, pruner = make("l0")
     train(net, opt, range(20))
-    wanted = net.blocks[0].weight.detach().clone()
+    expected = net.blocks[0].weight.detach().clone()
     loss_of(net, 50)
-    assert not torch.equal(net.blocks[0].weight, wanted)
+    assert not torch.equal(net.blocks[0].weight, expected)
     pruner.finalize()
-    assert torch.equal(net.blocks[0].weight, wanted)
+    assert torch.equal(net.blocks[0].weight, expected)
 
 
 # -- clipping ---------------------------------------------------------------------------------------------------------
@@ -651,11 +651,11 @@ def test_any_number_of_micro_batches_a_step(clip):
         for _ in range(count):
             loss_of(net, i).backward()
             i += 1
-        wanted = [layer.scores.detach() - layer.weight.grad * layer.master for layer in layers(pruner)]
+        expected = [layer.scores.detach() - layer.weight.grad * layer.master for layer in layers(pruner)]
         if clip:
             pruner.clip_grad_norm_(1e9)
         opt.step()
-        for layer, S in zip(layers(pruner), wanted, strict=True):
+        for layer, S in zip(layers(pruner), expected, strict=True):
             torch.testing.assert_close(layer.scores.detach(), S, rtol=1e-12, atol=1e-15)
 
 

@@ -50,13 +50,13 @@ def test_gradient_of_a_continuous_mask_is_a_finite_difference():
         assert float(scores.movement_gradient(G, W)[i, j]) == pytest.approx(float(slope), rel=1e-6, abs=1e-9)
 
 
-@pytest.mark.parametrize(("cut", "level"), [(masks.TopV, 0.3), (masks.Threshold, 0.5)])
-def test_straight_through_gradients_of_scores_and_weights(cut, level):
+@pytest.mark.parametrize(("select", "level"), [(masks.TopV, 0.3), (masks.Threshold, 0.5)])
+def test_straight_through_gradients_of_scores_and_weights(select, level):
     W, _, loss = problem()
     S = torch.randn_like(W)
-    M = cut.apply(S, level)
+    M = select.apply(S, level)
     G = gradient(loss, W * M)
-    dS = gradient(lambda s: loss(W * cut.apply(s, level)), S)
+    dS = gradient(lambda s: loss(W * select.apply(s, level)), S)
     torch.testing.assert_close(dS, scores.movement_gradient(G, W), **EXACT)
     assert bool((dS[M == 0] != 0).all()), "scores of pruned weights move too"
     torch.testing.assert_close(gradient(lambda w: loss(w * M), W), G * M, **EXACT)

@@ -1,4 +1,4 @@
-"""Cutting heads and neurons out: equal outputs in every family, reloading, and what is refused."""
+"""Removing heads and neurons: equal outputs in every family, reloading, and what is refused."""
 
 import copy
 import functools
@@ -119,15 +119,15 @@ def test_smaller_and_equal(pruned, tmp_path):
 
 
 def test_a_unit_is_what_it_adds_to_the_output():
-    """Each head and neuron of each family, removed by cutting, changes the output as removed by zeroing does."""
+    """Each head and neuron of each family, removed from the model, changes the output as setting its weights to zero does."""
     for family in ("bert", "gpt2", "llama"):
         for n, units in enumerate(find_units(make(family))):
             for unit in range(min(units.count, 3)):
-                zeroed, cut = make(family), make(family)
+                zeroed, small = make(family), make(family)
                 dead = torch.arange(units.count) == unit
                 remove(find_units(zeroed)[n], dead)
-                find_units(cut)[n].select((~dead).nonzero().reshape(-1))
-                assert float((output(zeroed) - output(cut)).abs().max()) < 1e-12
+                find_units(small)[n].select((~dead).nonzero().reshape(-1))
+                assert float((output(zeroed) - output(small)).abs().max()) < 1e-12
                 assert float((output(zeroed) - output(make(family))).abs().max()) > 1e-6
                 assert find_units(zeroed)[n].alive().tolist() == (~dead).tolist()
 

@@ -262,7 +262,7 @@ def test_parameter_scaled_optimizers_need_a_score_optimizer(name):
         ValueError, match=rf"optimizer={kind.__name__} scales steps .*start at 0\.0: pass score_optimizer="
     ):
         make(net=net, optimizer=kind(net.parameters()))
-    make("magnitude", net=net, optimizer=kind(net.parameters()))  # nothing is learnt: nothing is crushed
+    make("magnitude", net=net, optimizer=kind(net.parameters()))  # nothing is learned: nothing is crushed
 
 
 @pytest.mark.parametrize("name", ["torch", "transformers"])
@@ -331,7 +331,7 @@ def test_no_decay_on_scores():
 
 
 @pytest.mark.parametrize(
-    ("dtype", "wanted"),
+    ("dtype", "expected"),
     [
         (torch.float16, torch.float32),
         (torch.bfloat16, torch.float32),
@@ -340,12 +340,12 @@ def test_no_decay_on_scores():
     ],
 )
 @pytest.mark.parametrize("method", ["movement", "soft_movement", "l0"])
-def test_scores_are_at_least_float32(method, dtype, wanted):
+def test_scores_are_at_least_float32(method, dtype, expected):
     net, opt, pruner = make(method, dtype=dtype, optimizer="sgd")
     train(net, opt, range(4))
     for layer in layers(pruner):
-        assert layer.scores.dtype == wanted and layer.weight.dtype == layer.master.dtype == dtype
-        assert not torch.equal(layer.scores.to(torch.bfloat16).to(wanted), layer.scores), "finer than the model"
+        assert layer.scores.dtype == expected and layer.weight.dtype == layer.master.dtype == dtype
+        assert not torch.equal(layer.scores.to(torch.bfloat16).to(expected), layer.scores), "finer than the model"
 
 
 # -- 8: a model that moves --------------------------------------------------------------------------------------------
@@ -402,14 +402,14 @@ def test_gradients_of_scores_are_assigned_and_taken_away():
         net.zero_grad()  # the model's own, which knows no scores
         loss_of(net, step).backward()
         pruner.clip_grad_norm_(1e9)
-        wanted = [layer.scores.grad.clone() for layer in layers(pruner)]
+        expected = [layer.scores.grad.clone() for layer in layers(pruner)]
         opt.step()
         assert all(layer.scores.grad is None for layer in layers(pruner))
     net.zero_grad()
     loss_of(net, 3).backward()
     G = [layer.weight.grad.clone() for layer in layers(pruner)]
     pruner.clip_grad_norm_(1e9)
-    for g, layer, old in zip(G, layers(pruner), wanted, strict=True):
+    for g, layer, old in zip(G, layers(pruner), expected, strict=True):
         assert torch.equal(layer.scores.grad, g * layer.master) and not torch.equal(layer.scores.grad, old)
         assert torch.equal(layer.weight.grad, g * layer.mask)
 
@@ -437,7 +437,7 @@ def test_a_step_that_fails_can_be_repeated(method, again):
         raise RuntimeError("out of memory")
 
     net, opt, whole = make(method)
-    wanted = train(net, opt, range(12))
+    expected = train(net, opt, range(12))
     net, opt, pruner = make(method)
     train(net, opt, range(7))
     handle = opt.register_step_pre_hook(fail)
@@ -457,7 +457,7 @@ def test_a_step_that_fails_can_be_repeated(method, again):
         loss_of(net, 7).backward()
         opt.step()
     assert net.blocks[0].weight.data_ptr() == storage
-    assert train(net, opt, range(8, 12)) == wanted[8:]
+    assert train(net, opt, range(8, 12)) == expected[8:]
     assert same(snapshot(whole), snapshot(pruner))
 
 
@@ -553,9 +553,9 @@ def test_one_module_in_several_places_is_fine(method):
     assert all(block is net.blocks[0] for block in net.blocks)
     if method == "movement":
         layer = layers(pruner)[0]
-        wanted = layer.weight.grad * layer.master
+        expected = layer.weight.grad * layer.master
         pruner.clip_grad_norm_(1e9)
-        assert torch.equal(layer.scores.grad, wanted), "the gradient sums over the calls"
+        assert torch.equal(layer.scores.grad, expected), "the gradient sums over the calls"
     opt.step()
 
 

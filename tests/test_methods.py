@@ -1,0 +1,328 @@
+"""Methods as classes: one of one's own, and what all of them do with plain tensors."""
+
+import copy
+import io
+import pickle
+import re
+import warnings
+
+import pytest
+import torch
+from nets import METHODS, TOP_V, Net, batch, layers, loss_of, make, same, snapshot, train
+from torch import nn
+
+import mvp_lite as mvp
+from mvp_lite import masks, methods
+from mvp_lite.masks import keep_count
+from mvp_lite.methods import Method, Settings
+from mvp_lite.schedule import Schedule
+
+SCHEDULE = Schedule(20, 2, 4)
+
+
+def test_the_registry_knows_every_method_by_its_name():
+    assert tuple(methods.METHODS) == METHODS
+    for name, cls in methods.METHODS.items():
+        assert cls.name == name and methods.find_method(name) is methods.find_method(cls) is cls
+    with pytest.raises(ValueError, match=r"method='lottery': one of magnitude, .*or a subclass of methods\.Method"):
+        mvp.Pruner(Net(), "lottery", density=0.2, total_steps=20)
+    for wrong in (nn.Linear, methods.Movement(Settings(SCHEDULE, 0.2)), None):
+        with pytest.raises(TypeError, match=r"a name \(magnitude, .*\) or a subclass of methods\.Method"):
+            mvp.Pruner(Net(), wrong, density=0.2, total_steps=20)
+
+
+# --- a method of one's own ----------------------------------------------------------------------------------------
+
+
+def test_the_method_in_the_docstring():
+    """As it stands there: scores are the sum of |G * W|, and everything else works as with the built-in ones."""
+    code = Method.__doc__.split("accumulating")[1].split("Attributes:")[0].partition("\n\n")[2]
+    code = re.sub(r"^        ", "", code, flags=re.M).partition("pruner = ")
+    names = {"methods": methods}
+    exec(code[0], names)
+    assert code[2].startswith("mvp.Pruner(model, Sensitivity, density=0.1, total_steps=1000)")
+    net = Net(dtype=torch.float64)
+    sgd = torch.optim.SGD(net.parameters(), lr=0.1)
+    net, opt, pruner = make(names["Sensitivity"], net=net, optimizer=sgd, score_lr=2.0)
+    total = [torch.zeros_like(layer.master) for layer in layers(pruner)]
+    for step in range(20):
+        opt.zero_grad()
+        loss_of(net, step).backward()
+        for t, layer in zip(total, layers(pruner), strict=True):
+            t += 2.0 * (layer.weight.grad * layer.master).abs()
+        opt.step()
+    for t, layer in zip(total, layers(pruner), strict=True):
+        torch.testing.assert_close(layer.scores.detach(), t, rtol=1e-12, atol=1e-15)
+        assert torch.equal(layer.mask, masks.top_v(layer.scores.detach(), 0.2))
+    assert pruner.settings()["method"] == "Sensitivity"
+    other = make("movement", steps=20)[1]
+    with pytest.raises(ValueError, match="method: saved 'Sensitivity', here 'movement'"):
+        other.load_state_dict(opt.state_dict())
+    pruner.finalize()
+    assert pruner.density == pytest.approx(2 * keep_count(192, 0.2) / 384)
+
+
+def test_a_method_may_rank_what_it_likes():
+    """Here the smallest weights, to show that nothing outside the class decides."""
+
+    class Smallest(methods.Magnitude):
+        def masks(self, scores, step):
+            return super().masks([-S for S in scores], step)
+
+    net, opt, pruner = make(Smallest)
+    train(net, opt, range(20))
+    for layer in layers(pruner):
+        assert layer.master.abs()[layer.mask].max() <= layer.master.abs()[~layer.mask].min()
+
+
+def test_fine_prune_takes_a_class(device):
+    task = mvp.load_task("toy/inference", limit=200)
+    model = mvp.load_model("toy", task)
+    result = mvp.fine_prune(model, task, methods.Movement, 0.1, steps=12, batch_size=8, progress=False)
+    again = mvp.fine_prune(mvp.load_model("toy", task), task, "movement", 0.1, steps=12, batch_size=8, progress=False)
+    assert all(torch.equal(a, b) for a, b in zip(result.model.parameters(), again.model.parameters(), strict=True))
+    assert result.settings["method"] == again.settings["method"] == "movement"
+
+
+# --- plain tensors in and out -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_method_without_a_model(name):
+    method = methods.METHODS[name](Settings(SCHEDULE, 0.25, penalty=3.0, seed=5))
+    W = torch.randn(8, 6, generator=torch.Generator().manual_seed(0))
+    start = method.initial_scores(W.abs())
+    assert (start is None) == (name == "magnitude")
+    ranked = W.abs() if start is None else start
+    assert ranked.shape == W.shape
+    first = method.masks([ranked], 0)[0]
+    assert first.shape == W.shape and bool(first.ne(0).all()), "nothing is pruned before the schedule starts"
+    scores = torch.randn(8, 6, generator=torch.Generator().manual_seed(1))
+    last = method.masks([scores], 20)[0]
+    expected = {
+        "soft_movement": masks.threshold_mask(scores, 0.1),
+        "l0": masks.hard_concrete_test_mask(scores),
+    }.get(name, masks.top_v(scores, 0.25))
+    assert torch.equal(last, expected)
+    if method.learned:
+        product = torch.randn(8, 6)
+        gradient = method.score_gradient(product.clone(), scores, last)
+        factor = masks.hard_concrete_gradient(last) if name == "l0" else torch.ones(8, 6)
+        assert torch.equal(gradient, product * factor)
+
+
+def test_the_controller_is_at_work_from_the_cool_down_on():
+    """Scores are shifted to the density after the first step that has the final density, and not before."""
+    for name in ("soft_movement", "l0"):
+        method = methods.METHODS[name](Settings(SCHEDULE, 0.25))
+        for step in (15, 16):
+            scores = [torch.randn(8, 6, generator=torch.Generator().manual_seed(step))]
+            before = scores[0].clone()
+            method.after_step(step, scores, 1e-3)
+            assert torch.equal(before, scores[0]) == (step == 15)
+        assert int((scores[0].sigmoid() > method.level).sum()) == 12
+        assert method.controller.mean_gradient == pytest.approx(1e-3)
+
+
+def test_the_controller_aims_at_the_scheduled_density():
+    method = methods.SoftMovement(Settings(SCHEDULE, 0.25))
+    twin = methods.SoftMovement(Settings(SCHEDULE, 0.25))
+    for step in (1, 5, 9, 18):
+        for one in (method, twin):
+            one.after_step(1, [], 1e-4)
+        method.update_penalty(step, 0.6, 100)
+        assert method.penalty == twin.controller.penalty(0.6, SCHEDULE.value(step, 1.0, 0.25), 100)
+
+
+# --- matrices without a gradient ----------------------------------------------------------------------------------
+
+
+class HalfUsed(nn.Module):
+    """Four blocks, of which the first `used` take part."""
+
+    def __init__(self, used=2):
+        super().__init__()
+        torch.manual_seed(0)
+        self.blocks = nn.ModuleList(nn.Linear(32, 32) for _ in range(4))
+        self.used = used
+
+    def forward(self, x):
+        for block in self.blocks[: self.used]:
+            x = torch.tanh(block(x))
+        return x
+
+
+def half_used(name, density, steps=200, used=2, **options):
+    net = HalfUsed(used)
+    opt = torch.optim.AdamW(net.parameters(), lr=1e-3)
+    pruner = mvp.Pruner(net, name, density=density, total_steps=steps, **options).attach(opt)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(steps):
+        x = torch.randn(16, 32, generator=generator)
+        opt.zero_grad()
+        (net(x) - x.roll(1, dims=1)).square().mean().backward()
+        pruner.clip_grad_norm_(1.0)
+        opt.step()
+    return pruner
+
+
+@pytest.mark.parametrize("name", ["soft_movement", "l0"])
+def test_unused_blocks_do_not_cost_the_density(name):
+    """Every score pays its penalty, so those without a gradient leave first."""
+    pruner = half_used(name, 0.2)
+    kept = pruner.report()["kept"].tolist()
+    assert sum(kept) == pytest.approx(0.2 * 4096, rel=0.02)
+    assert max(kept[2:]) <= 6 < 300 < min(kept[:2])  # soft movement's guard keeps half a per cent of each matrix
+
+
+@pytest.mark.parametrize("name", ["soft_movement", "l0"])
+def test_a_density_that_cannot_be_met_is_said_and_loses_nothing(name):
+    with pytest.warns(UserWarning, match=r"density=0\.6 cannot be met: \d+ of 4096 scores stay, .*target="):
+        pruner = half_used(name, 0.6)
+    assert pruner.density > 0.6
+
+
+@pytest.mark.parametrize("clip", [False, True])
+def test_the_penalty_of_a_matrix_without_gradient(clip):
+    """It is what the loss with its penalty gives by autograd, before and after clipping."""
+    net = HalfUsed()
+    opt = torch.optim.SGD(net.parameters(), lr=0.1)
+    pruner = mvp.Pruner(net, "soft_movement", density=0.2, total_steps=20, penalty=50.0, score_lr=1.0).attach(opt)
+    pruner.method.penalty = 50.0
+    unused = pruner.groups[3].scores
+    expected = torch.zeros(32, 32, requires_grad=True)
+    (50.0 * torch.sigmoid(expected).mean() / 4).backward()
+    net(torch.randn(4, 32)).square().mean().backward()
+    if clip:
+        pruner.clip_grad_norm_(1e9)
+        pruner.clip_grad_norm_(1e9)
+        torch.testing.assert_close(unused.grad, expected.grad)
+    opt.step()
+    torch.testing.assert_close(unused.detach(), -expected.grad)
+
+
+def test_without_a_penalty_a_matrix_without_gradient_keeps_its_scores():
+    pruner = half_used("movement", 0.5, steps=20)
+    assert not any(bool(group.scores.any()) for group in pruner.groups[2:])
+    assert all(bool(group.scores.any()) for group in pruner.groups[:2])
+
+
+# --- copies ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_an_attached_pruner_is_not_copied(name):
+    net, opt, pruner = make(name)
+    train(net, opt, range(5))
+    for copying in (copy.deepcopy, copy.copy, pickle.dumps):
+        with pytest.raises(TypeError, match=r"an attached Pruner cannot be copied or pickled: .*optimizer\.state_dict"):
+            copying(pruner)
+    train(net, opt, range(5, 20))
+    pruner.finalize()
+    assert copy.deepcopy(pruner).density == pruner.density
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_pruner_that_is_not_attached_copies_with_its_model(name):
+    pruner = copy.deepcopy(mvp.Pruner(Net(), name, density=0.2, total_steps=20, warmup_steps=2, cooldown_steps=4))
+    opt = torch.optim.AdamW(pruner.model.parameters(), lr=3e-3)
+    pruner.attach(opt)
+    train(pruner.model, opt, range(20))
+    pruner.finalize()
+    assert pruner.density == pytest.approx(0.2, rel=0.05)
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("how", ["deepcopy", "pickle", "torch.save"])
+def test_a_copied_model_is_a_plain_model(name, how):
+    """Also between a training forward pass and the step, when the model holds a sample of l0's masks."""
+    net, opt, pruner = make(name)
+    train(net, opt, range(12))
+    expected = {key: value.clone() for key, value in net.state_dict().items()}
+    opt.zero_grad()
+    loss_of(net, 12).backward()
+    if how == "deepcopy":
+        copied = copy.deepcopy(net)
+    elif how == "pickle":
+        copied = pickle.loads(pickle.dumps(net))
+    else:
+        file = io.BytesIO()
+        torch.save(net, file)
+        file.seek(0)
+        copied = torch.load(file, weights_only=False)
+    assert same(copied.state_dict(), expected)
+    copied.train()
+    copied(batch(0)[0])
+    assert same(copied.state_dict(), expected), "no mask is sampled in the copy"
+    opt.step()
+    train(net, opt, range(13, 20))
+    twin, opt2, whole = make(name)
+    train(twin, opt2, range(20))
+    assert same(snapshot(pruner), snapshot(whole)), "the run itself goes on as if nothing had been copied"
+
+
+# --- optimizers -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("clip", [False, True])
+@pytest.mark.parametrize("name", METHODS)
+def test_an_optimizer_that_maximizes(name, clip):
+    """Maximizing -loss is minimizing the loss, penalty included."""
+
+    def run(maximize):
+        net = Net(dtype=torch.float64)
+        opt = torch.optim.AdamW(net.parameters(), lr=3e-3, maximize=maximize)
+        net, opt, pruner = make(name, net=net, optimizer=opt, penalty=30.0)
+        for step in range(20):
+            opt.zero_grad()
+            (loss_of(net, step) * (-1.0 if maximize else 1.0)).backward()
+            if clip:
+                pruner.clip_grad_norm_(0.5)
+            opt.step()
+        return pruner, snapshot(pruner)
+
+    (pruner, state), (_, other) = run(False), run(True)
+    assert pruner.density < 1.0
+    for key, value in state.items():
+        torch.testing.assert_close(other[key], value, rtol=1e-12, atol=1e-14)
+
+
+def test_optimizers_that_disagree_about_the_direction():
+    net = Net()
+    groups = [{"params": list(net.blocks.parameters()), "maximize": True}, {"params": list(net.head.parameters())}]
+    opt = torch.optim.AdamW(groups)
+    pruner = mvp.Pruner(net, density=0.2, total_steps=20).attach(opt)
+    assert opt.param_groups[-1]["maximize"] is True and pruner._sign == -1.0
+    net = Net()
+    groups = [{"params": [net.blocks[0].weight], "maximize": True}, {"params": [net.blocks[1].weight]}]
+    with pytest.raises(ValueError, match="optimizer=AdamW maximizes some of the target weights"):
+        mvp.Pruner(net, density=0.2, total_steps=20).attach(torch.optim.AdamW(groups))
+    with pytest.raises(ValueError, match="must both minimize or both maximize"):
+        mvp.Pruner(
+            net, density=0.2, total_steps=20, score_optimizer=lambda scores: torch.optim.SGD(scores, lr=1.0)
+        ).attach(torch.optim.AdamW(net.parameters(), maximize=True))
+
+
+@pytest.mark.parametrize("name", TOP_V)
+def test_two_pruners_on_the_same_weights_are_refused(name):
+    net, opt, first = make(name)
+    for target in (None, r"\.1$"):
+        with pytest.raises(ValueError, match=r"another pruner is attached to the weights of blocks\..*early=True"):
+            make(name, net=net, target=target)
+    make(name, net=net, target="stem")  # other weights of the same model
+    train(net, opt, range(3))
+    assert first.steps_done == 3
+    first.finalize(early=True)
+    make(name, net=net)
+
+
+def test_a_pruner_that_nobody_holds_is_not_in_the_way():
+    """As when a cell of a notebook is run a second time."""
+    net = Net()
+    for _ in range(3):
+        opt = torch.optim.AdamW(net.parameters())
+        pruner = mvp.Pruner(net, "magnitude", density=0.2, total_steps=20).attach(opt)
+        del pruner, opt
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        make("magnitude", net=net)
