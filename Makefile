@@ -17,11 +17,12 @@ endif
 # One thread per process: two torch processes with two threads each fight over two cores.
 PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest
 
-.PHONY: help setup lab test test-gpu lint bench student teacher notebooks clean
+.PHONY: help setup lab test test-processors test-gpu lint bench student teacher notebooks clean
 
 help:
 	@echo "make lab       set up .venv and open the course in JupyterLab"
 	@echo "make test      set up .venv, lint, run every test and every notebook"
+	@echo "make test-processors  the tests as on other processors: other kernels, two threads"
 	@echo "make test-gpu  the same tests and notebooks on CUDA"
 	@echo "make student   write build/student: the notebooks without answers and outputs"
 	@echo "make teacher   write build/teacher: the guide, answers included"
@@ -45,6 +46,12 @@ lab: $(READY)
 
 test: lint
 	$(PYTEST) --nbval -n $(JOBS) --dist loadfile $(TESTFLAGS)
+
+# What a sum rounds to depends on the kernel and on the number of threads; no test may depend on that.
+test-processors: $(READY)
+	ATEN_CPU_CAPABILITY=default $(PYTEST) --nbval -m "not slow" -n $(JOBS) --dist loadfile $(TESTFLAGS)
+	ATEN_CPU_CAPABILITY=avx2 $(PYTEST) tests -m "not slow" -n $(JOBS) --dist loadfile $(TESTFLAGS)
+	OMP_NUM_THREADS=2 $(PY) -m pytest tests -m "not slow" $(TESTFLAGS)
 
 test-gpu: $(READY)
 	@$(PY) -c "import sys, torch; sys.exit(None if torch.cuda.is_available() else \

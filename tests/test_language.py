@@ -25,12 +25,13 @@ INSTEAD = {
     r"\btold (by|apart by)\b": "identified by",
     r"\blearnt\b|\bby heart\b|\bmended\b|\bjoints\b": "learned, memorized, fixed, hooks",
     r"\bas good as\b|\bis worth\b|\bcomes to\b|\blies at\b|\bturns? round\b": "almost, gains, is, reverses",
-    r"\bdear\b|\bshall\b|\ba draw\b|\b(they|two|both|runs|curves|methods) part\b": "expensive, differ, want to, arbitrary",
+    r"\bdear\b|\bshall\b|\ba draw\b|\b(they|two|both|runs|curves|methods) part\b": "expensive, want to, arbitrary, "
+    "differ",
     r"\bfirst by far\b": "clearly the best",
     r"\bthe index's\b|\bten lines\b|\bbeside the paper\b|\bwhat lies where\b": "the default PyPI wheel, quick start, "
     "comparison with the paper, repository layout",
-    r"\b\w*(colour|behaviour|neighbour|favour|honour)\w*\b|\bcentred?\b|\bgrey\b|\bcatalogue\b|\bartefacts?\b": "color, "
-    "behavior, neighbor, center, gray, catalog, artifact",
+    r"\b\w*(colour|behaviour|neighbour|favour|honour)\w*\b|\bcentred?\b|\bgrey\b|\bcatalogue\b|"
+    r"\bartefacts?\b": "color, behavior, neighbor, center, gray, catalog, artifact",
     r"\b\w*(normalis|summaris|tokenis|initialis|memoris|generalis|regularis|minimis|maximis|recognis|organis|realis|"
     r"serialis|penalis|standardis|vectoris|visualis|optimis(e|ation)|customis|emphasis(e|ing))\w*\b": "-ize",
     r"\blabelled\b|\bunlabelled\b|\bmodelling\b|\bcancelled\b|\banalys(e|ed|ing)\b|\blicence\b": "labeled, modeling, "

@@ -175,6 +175,7 @@ def test_compiled_equals_eager(method, order, device):
     check_density(pruner)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux" or not shutil.which("g++"), reason="inductor wants a C++ compiler")
 def test_inductor(device):
     """Fused kernels round differently, by some 1e-7 here."""

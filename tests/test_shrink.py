@@ -119,7 +119,7 @@ def test_smaller_and_equal(pruned, tmp_path):
 
 
 def test_a_unit_is_what_it_adds_to_the_output():
-    """Each head and neuron of each family, removed from the model, changes the output as setting its weights to zero does."""
+    """Each head and neuron of each family, when removed, changes the output as setting its weights to zero does."""
     for family in ("bert", "gpt2", "llama"):
         for n, units in enumerate(find_units(make(family))):
             for unit in range(min(units.count, 3)):

@@ -43,6 +43,7 @@ def test_contents(built: Path) -> None:
     assert folders == {"mvp_lite", "data", "notebooks", "tests", "benchmarks"}
 
 
+@pytest.mark.slow
 def test_ten_lines_run_from_the_wheel(built: Path, tmp_path: Path) -> None:
     example = readme_example("ten lines")
     assert len([line for line in example.splitlines() if line.strip()]) <= 10
