@@ -22,7 +22,8 @@ paths _selection masks scores schedule layers penalty_control methods structure.
 distill train structure.shrinking structure
 gradient_free.mask_search gradient_free.pruning gradient_free
 tasks.toy tasks.spans tasks.task tasks models
-experiments.grid experiments.structured experiments.unlabeled experiments.sizes experiments
+experiments.table experiments.subsets experiments.settings experiments.grid experiments.lambdas
+experiments.structured experiments.unlabeled experiments.sizes experiments
 course.anatomy
 course.figures.style course.figures.results course.figures.curves course.figures.derivations
 course.figures.distillation course.figures.anatomy course.figures.structure course.figures.audit

@@ -32,12 +32,12 @@ def test_the_table_holds_means_and_spreads(tmp_path):
             "holdout,sst2,movement,0.1,local,False,100,60"]  # fmt: skip
     path = tmp_path / "small_sst2.csv"
     path.write_text("\n".join([columns, *rows]) + "\n")
-    first = tables.beside_the_paper([path], PAPER).iloc[0].to_dict()
+    first = tables.compare_with_paper([path], PAPER).iloc[0].to_dict()
     assert first == {
         "task": "SST-2", "model": "MiniLM, ours", "kept": "10 %", "dense": "90.0", "magnitude": "82.0 ± 2.8",
         "L0": "70.0", "movement": "", "soft movement": "",
     }  # fmt: skip
-    taught = tables.beside_the_paper([path], PAPER, distil=True)
+    taught = tables.compare_with_paper([path], PAPER, distill=True)
     assert taught.iloc[0]["L0"] == "99.0" and taught.iloc[0]["magnitude"] == ""
     assert set(taught[taught["task"] == "MNLI"]["magnitude"]) == {"78.3", "69.4"}
 

@@ -1,4 +1,4 @@
-"""The grid with groups: equal numbers of weights, tuned rates, rows that are not run again; in miniature."""
+"""The grid with groups: equal numbers of weights, tuned learning rates, runs that are not repeated; in miniature."""
 
 from dataclasses import replace
 
@@ -7,15 +7,30 @@ import torch
 
 from mvp_lite.__main__ import main
 from mvp_lite.experiments import structured
-from mvp_lite.experiments.grid import Grid, read_rows
-from mvp_lite.experiments.structured import GROUPS, STRUCTURED_COLUMNS, group_density, kept_of_encoder, run_structured
+from mvp_lite.experiments.structured import (
+    GROUPS,
+    STRUCTURED_COLUMNS,
+    StructuredGrid,
+    group_density,
+    kept_of_encoder,
+    run_structured,
+)
+from mvp_lite.experiments.table import read_rows
 from mvp_lite.models import load_model
 from mvp_lite.paths import data_path
 from mvp_lite.pruner import Pruner
 from mvp_lite.tasks.task import load_task
 
-GRID = Grid("toy", "toy/sentiment", ["movement", "magnitude"], [0.5, 0.1], [0], 10, [1e-4, 1e-3], 10, holdout=100,
-            batch_size=8, command="python")  # fmt: skip
+GRID = StructuredGrid(
+    tasks=("toy/sentiment",),
+    groups=("heads+neurons", "neurons"),
+    densities=(0.5, 0.1),
+    seeds=(0,),
+    steps=10,
+    lrs=(1e-4, 1e-3),
+    holdout=100,
+    batch_size=8,
+)
 
 
 @pytest.mark.parametrize("name", GROUPS)
@@ -34,19 +49,19 @@ def test_every_choice_of_groups_keeps_as_many_weights(name, density):
     assert kept_of_encoder(pruner.finalize()) == pytest.approx(density, abs=0.002)
 
 
-def test_groups_are_run_tuned_and_not_run_again(monkeypatch, tmp_path):
-    out = tmp_path / "structured.csv"
-    whole, scored = load_task(GRID.task).rows["validation"], []
+def test_groups_are_tuned_and_not_run_again(monkeypatch, tmp_path):
+    grid = replace(GRID, out=tmp_path / "structured.csv")
+    whole, scored = load_task("toy/sentiment"), []
     real = structured.fine_prune
 
     def watch(model, task, *args, **given):
-        scored.append((given["seed"], task.rows["validation"] == whole))
+        scored.append((given["seed"], task.rows["validation"] == whole.rows["validation"]))
         return real(model, task, *args, **given)
 
     monkeypatch.setattr(structured, "fine_prune", watch)
-    run_structured(GRID, ["heads+neurons", "neurons"], out, lambda line: None)
-    assert set(scored) == {(100, False), (0, True)}  # tuned on rows of train
-    rows = read_rows(out, STRUCTURED_COLUMNS)
+    run_structured(grid, lambda line: None)
+    assert set(scored) == {(100, False), (0, True)}  # tuned on examples of train
+    rows = read_rows(grid.out, STRUCTURED_COLUMNS)
     seen = {}
     for row in rows:
         seen.setdefault((row["groups"], float(row["density"]), row["method"]), []).append(row)
@@ -56,17 +71,20 @@ def test_groups_are_run_tuned_and_not_run_again(monkeypatch, tmp_path):
         assert float(cell[2]["kept"]) == pytest.approx(density, abs=0.002)
         best = max(cell[:2], key=lambda row: (float(row["score"]), -float(row["loss"])))
         assert cell[2]["lr"] == best["lr"] and int(cell[2]["parameters"]) < 900_000
-        if (name, density) == ("neurons", 0.5):  # three quarters of the neurons are gone, and 2 * 128 + 1 a piece
+        if (name, density) == (
+            "neurons",
+            0.5,
+        ):  # three quarters of the neurons are gone, each with 2 * 128 + 1 parameters
             dense = sum(p.numel() for p in load_model("toy", load_task("toy/sentiment", limit=2)).parameters())
             assert int(cell[2]["parameters"]) == dense - 4 * 384 * 257
     monkeypatch.setattr(structured, "fine_prune", lambda *a, **k: pytest.fail("run again"))
-    run_structured(GRID, ["heads+neurons", "neurons"], out, lambda line: None)
-    assert read_rows(out, STRUCTURED_COLUMNS) == rows
+    run_structured(grid, lambda line: None)
+    assert read_rows(grid.out, STRUCTURED_COLUMNS) == rows
 
 
 def test_a_teacher_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="distil=True"):
-        run_structured(replace(GRID, distil=True), ["blocks"], tmp_path / "x.csv")
+    with pytest.raises(ValueError, match="distill=True"):
+        run_structured(replace(GRID, distill=True, out=tmp_path / "x.csv"))
 
 
 def test_unknown_groups_are_named(tmp_path, capsys):
@@ -85,7 +103,7 @@ def test_the_fraction_counts_zeros_of_all_matrices():
     assert kept_of_encoder(model) == pytest.approx(1 - 0.5 / 12)
 
 
-def test_recorded_runs_are_whole_and_used_the_best_rates():
+def test_recorded_runs_are_complete_and_used_the_best_learning_rates():
     rows = read_rows(data_path("results", "toy_structured.csv"), STRUCTURED_COLUMNS)
     cells = {}
     for row in rows:
@@ -99,6 +117,6 @@ def test_recorded_runs_are_whole_and_used_the_best_rates():
         best = max(tried, key=lambda row: (float(row["score"]), -float(row["loss"])))
         assert {row["lr"] for row in reported} == {best["lr"]}
         assert all(float(row["kept"]) == pytest.approx(density, abs=0.002) for row in mine)
-        if name == "heads+neurons":  # all that is pruned can be cut out: one size for all runs
+        if name == "heads+neurons":  # all that is pruned is removed: one size for all runs
             assert len({row["parameters"] for row in mine}) == 1
     assert all(row["command"].startswith("python -m mvp_lite toy structured") for row in rows)

@@ -1,5 +1,6 @@
-"""Studies of pruning without labels: rows, resuming, samples, refusals; and what the recorded rows are said to show."""
+"""Studies of pruning without labels: rows, resuming, samples, refusals; and what the text says of the recorded rows."""
 
+import inspect
 import json
 import math
 from dataclasses import replace
@@ -9,10 +10,18 @@ import pytest
 import torch
 
 import mvp_lite as mvp
-from mvp_lite.__main__ import _recorded, main
+from mvp_lite import __main__ as command_line
 from mvp_lite.experiments import unlabeled
-from mvp_lite.experiments.grid import read_rows
-from mvp_lite.experiments.unlabeled import UNLABELED_COLUMNS, Study, parse_method, parse_options, run_study, sample
+from mvp_lite.experiments.table import read_rows
+from mvp_lite.experiments.unlabeled import (
+    UNLABELED_COLUMNS,
+    UNLABELED_KEY,
+    Study,
+    parse_method,
+    parse_options,
+    run_study,
+    sample,
+)
 from mvp_lite.gradient_free import prune_neurons
 from mvp_lite.paths import data_path
 from mvp_lite.structure.shrinking import shrink
@@ -22,15 +31,15 @@ from mvp_lite.tasks.task import load_task
 @pytest.fixture
 def study(tmp_path):
     return Study(
-        "toy/sentiment", methods=("weight_magnitude", "kcm", "kcm+labels", "fisher+heads"), flops=(0.8,), seeds=(0, 1),
-        sequences=24, labels=16, batch_size=8, steps=2, lr=1e-4, folder=tmp_path / "dense", command="a command",
+        task="toy/sentiment", methods=("weight_magnitude", "kcm", "kcm+labels", "fisher+heads"), flops=(0.8,),
+        seeds=(0, 1), sequences=24, labels=16, batch_size=8, steps=2, lr=1e-4, folder=tmp_path / "dense",
+        out=tmp_path / "rows.csv",
     )  # fmt: skip
 
 
 def test_a_study_is_written_row_by_row_and_not_run_again(study, tmp_path, monkeypatch):
-    out = tmp_path / "rows.csv"
-    run_study(study, out, log=lambda line: None)
-    rows = read_rows(out, UNLABELED_COLUMNS)
+    run_study(study, log=lambda line: None)
+    rows = read_rows(study.out, UNLABELED_COLUMNS)
     assert [(r["method"], r["scale"], r["labelled"], r["seed"], r["options"]) for r in rows] == [
         ("weight_magnitude", "False", "0", "0", ""),  # sees neither sample nor seed
         *(
@@ -46,6 +55,7 @@ def test_a_study_is_written_row_by_row_and_not_run_again(study, tmp_path, monkey
     about = json.loads((tmp_path / "dense" / "toy_sentiment" / "dense.json").read_text())
     assert {float(r["dense_score"]) for r in rows} == {round(about["score"], 4)} and about["steps"] == 2
     assert all(0.79 < float(r["left"]) <= 0.8 and r["source"] == "toy/sentiment" for r in rows)
+    assert {r["command"] for r in rows} == {study.command()}
 
     task = load_task("toy/sentiment")
     dense = mvp.load_model(tmp_path / "dense" / "toy_sentiment", task)
@@ -55,16 +65,16 @@ def test_a_study_is_written_row_by_row_and_not_run_again(study, tmp_path, monkey
     (row,) = [r for r in rows if (r["method"], r["labelled"], r["seed"]) == ("kcm", "0", "1")]
     assert float(row["score"]) == pytest.approx(score, abs=0.5)
 
-    text = out.read_text()
+    text = study.out.read_text()
     for name in ("prune_neurons", "fine_prune"):
         monkeypatch.setattr(unlabeled, name, lambda *a, **k: pytest.fail("run again"))
-    run_study(study, out, log=lambda line: None)
-    assert out.read_text() == text
+    run_study(study, log=lambda line: None)
+    assert study.out.read_text() == text
     with pytest.raises(ValueError, match=r"holds a model with steps=2, not 3: remove it"):
-        run_study(replace(study, steps=3, seeds=(5,)), out)
+        run_study(replace(study, steps=3, seeds=(5,)))
 
 
-def test_options_and_source_reach_the_pruning(study, tmp_path, monkeypatch):
+def test_options_and_source_reach_the_pruning(study, monkeypatch):
     asked = []
 
     def watch(model, inputs, flops, **given):
@@ -72,10 +82,9 @@ def test_options_and_source_reach_the_pruning(study, tmp_path, monkeypatch):
         return prune_neurons(model, inputs, flops, **given)
 
     monkeypatch.setattr(unlabeled, "prune_neurons", watch)
-    out = tmp_path / "rows.csv"
     for changed in ({"options": "sigma=median stop=entrywise half=False"}, {"source": "toy/inference"}, {}):
-        run_study(replace(study, methods=("kcm",), seeds=(0,), **changed), out, log=lambda line: None)
-    rows = read_rows(out, UNLABELED_COLUMNS)
+        run_study(replace(study, methods=("kcm",), seeds=(0,), **changed), log=lambda line: None)
+    rows = read_rows(study.out, UNLABELED_COLUMNS)
     assert [(r["source"], r["options"]) for r in rows] == [
         ("toy/sentiment", "half=False sigma=median stop=entrywise"), ("toy/inference", ""), ("toy/sentiment", "")
     ]  # fmt: skip
@@ -84,7 +93,7 @@ def test_options_and_source_reach_the_pruning(study, tmp_path, monkeypatch):
     assert {"sigma", "stop"}.isdisjoint(asked[2])
 
 
-def test_labels_are_those_of_part_of_the_sample(study, tmp_path, monkeypatch):
+def test_labels_belong_to_a_subset_of_the_sample(study, tmp_path, monkeypatch):
     asked = []
 
     def watch(model, inputs, flops, **given):
@@ -92,36 +101,34 @@ def test_labels_are_those_of_part_of_the_sample(study, tmp_path, monkeypatch):
         return prune_neurons(model, inputs, flops, **given)
 
     monkeypatch.setattr(unlabeled, "prune_neurons", watch)
-    run_study(replace(study, methods=("kcm+labels",)), tmp_path / "rows.csv", log=lambda line: None)
+    run_study(replace(study, methods=("kcm+labels",)), log=lambda line: None)
     task = load_task("toy/sentiment")
     tokenizer = mvp.tokenizer_for(mvp.load_model(tmp_path / "dense" / "toy_sentiment", task))
     for seed, given in enumerate(asked):
         assert given["seed"] == seed and given["min_density"] == unlabeled.MIN_DENSITY
-        for name, rows in (("inputs", 24), ("labelled", 16)):
-            wanted = sample(task, tokenizer, rows, seed, 8)
-            assert len(given[name]) == len(wanted)
-            for found, batch in zip(given[name], wanted, strict=True):
+        for name, count in (("inputs", 24), ("labeled", 16)):
+            for found, batch in zip(given[name], sample(task, tokenizer, count, seed, 8), strict=True):
                 assert all(torch.equal(found[key].cpu(), batch[key]) for key in ("input_ids", "labels"))
 
 
-def test_samples_are_nested_and_drawn_by_their_seed():
+def test_samples_are_nested_and_depend_on_their_seed():
     task = load_task("toy/sentiment", limit=200)
     tokenizer = mvp.tokenizer_for(mvp.load_model("toy", task))
 
-    def rows(count, seed):
+    def texts(count, seed):
         found = sample(task, tokenizer, count, seed, 8)
         assert sum(len(batch["labels"]) for batch in found) == count
         return {tuple(ids[ids != tokenizer.pad_token_id].tolist()) for batch in found for ids in batch["input_ids"]}
 
-    assert rows(16, 0) <= rows(40, 0) and rows(16, 0) != rows(16, 1)
-    with pytest.raises(ValueError, match="sequences=201: toy/sentiment has only 200 rows"):
+    assert texts(16, 0) <= texts(40, 0) and texts(16, 0) != texts(16, 1)
+    with pytest.raises(ValueError, match="sequences=201: from 1 to the 200 examples of toy/sentiment's train split"):
         sample(task, tokenizer, 201, 0, 8)
 
 
 def test_methods_and_options_are_read():
     assert parse_method("weight_magnitude+scale") == {"method": "weight_magnitude", "scale": True}
-    assert parse_method("kcm+labels") == {"method": "kcm", "scale": True, "labelled": True}
-    assert parse_method("fisher+heads") == {"method": "fisher", "scale": True, "labelled": True, "heads": True}
+    assert parse_method("kcm+labels") == {"method": "kcm", "scale": True, "labeled": True}
+    assert parse_method("fisher+heads") == {"method": "fisher", "scale": True, "labeled": True, "heads": True}
     assert parse_method("d2") == {"method": "d2", "scale": False}
     assert parse_options("sigma=0.5 half=True ridge=1e-2") == {"sigma": 0.5, "half": True, "ridge": 0.01}
     for text, message in (("kmc", "'kmc': one of kcm"), ("kcm+sugar", r"\+sugar is none of")):
@@ -130,6 +137,21 @@ def test_methods_and_options_are_read():
     for text in ("speed=1", "half=perhaps", "sigma=wide", "sigma"):
         with pytest.raises(ValueError, match=f"options='{text}'"):
             parse_options(text)
+
+
+def test_an_option_is_read_in_both_spellings_and_recorded_in_one(study):
+    found = [
+        (parse_options(text), unlabeled.planned(replace(study, options=text), "kcm", 0.8, 0)["options"])
+        for text in ("ridge=0.1 normalization=max", "normalisation=max ridge=0.1")
+    ]
+    assert found == [({"normalization": "max", "ridge": 0.1}, "normalisation=max ridge=0.1")] * 2
+
+
+def test_every_recorded_option_is_one_of_prune_neurons(recorded):
+    arguments = inspect.signature(prune_neurons).parameters
+    seen = set(recorded["options"].dropna()) - {"heads=True"}
+    assert len(seen) > 8 and all(parse_options(text).keys() <= arguments.keys() for text in seen)
+    assert all(parse_method(method).keys() <= arguments.keys() for method in ("kcm+labels", "fisher+heads", "r2+scale"))
 
 
 @pytest.mark.parametrize(
@@ -142,38 +164,40 @@ def test_methods_and_options_are_read():
         ({"options": "speed=1"}, "speed=1"),
     ],
 )
-def test_a_study_that_cannot_be_run_is_refused(study, tmp_path, changed, message):
+def test_a_study_that_cannot_be_run_is_refused(study, changed, message):
     with pytest.raises(ValueError, match=message):
-        run_study(replace(study, **changed), tmp_path / "rows.csv")
+        run_study(replace(study, **changed))
+    assert not study.out.exists()
 
 
 def test_the_command_line(tmp_path, capsys, monkeypatch):
     asked = []
-    monkeypatch.setattr(unlabeled, "run_study", lambda study, out, log: asked.append((study, out)))
+    monkeypatch.setattr(command_line, "run_study", lambda study, log: asked.append(study))
     words = f"unlabeled --task sst2 --model {tmp_path} --model-name a/b --data-dir {tmp_path} --source mnli"
     words += (
         f" --source-dir {tmp_path} --seeds 3 --flops 0.7 --methods d2,kcm --out {tmp_path}/x.csv --folder {tmp_path}"
     )
-    main(words.split())
-    ((found, out),) = asked
-    assert out == tmp_path / "x.csv" and (found.methods, found.flops, found.seeds) == (["d2", "kcm"], [0.7], [3])
-    assert found.command == (
-        "python -m mvp_lite unlabeled --task sst2 --model a/b --data-dir DATA_DIR --source mnli"
-        " --source-dir SOURCE_DIR --seeds 3 --flops 0.7 --methods d2,kcm --out x.csv"
+    command_line.main(words.split())
+    (found,) = asked
+    assert (found.out, found.folder, found.data_dir) == (tmp_path / "x.csv", tmp_path, str(tmp_path))
+    assert (found.methods, found.flops, found.seeds) == (("d2", "kcm"), (0.7,), (3,))
+    assert found.command() == (
+        "python -m mvp_lite unlabeled --model a/b --data-dir DATA_DIR --task sst2 --methods d2,kcm --flops 0.7"
+        " --seeds 3 --source mnli --source-dir SOURCE_DIR --out x.csv"
     )
-    assert _recorded(["unlabeled", "--options", "sigma=1 stop=printed"]).endswith("--options 'sigma=1 stop=printed'")
+    assert Study(task="t", options="sigma=1 stop=printed").command().endswith("--options 'sigma=1 stop=printed'")
     monkeypatch.undo()
     with pytest.raises(SystemExit):
-        main(["unlabeled", "--task", "toy/qa", "--methods", "kmc", "--out", str(tmp_path / "y.csv")])
+        command_line.main(["unlabeled", "--task", "toy/qa", "--methods", "kmc", "--out", str(tmp_path / "y.csv")])
     assert "'kmc': one of kcm" in capsys.readouterr().err
 
 
 #: what data/results/README.md says is there
 TOY = ("toy/inference", "toy/paraphrase", "toy/sentiment", "toy/qa")
-WHOLE = [(task, flops, 10) for task in TOY for flops in (0.6, 0.7, 0.8)]
-WHOLE += [(task, flops, 10) for task in ("sst2", "mnli", "squad") for flops in (0.6, 0.7)] + [("sst2", 0.8, 3)]
-#: rows of a sample; one of SQuAD gives several sequences
-ROWS = {"squad": 128}
+COMPLETE = [(task, flops, 10) for task in TOY for flops in (0.6, 0.7, 0.8)]
+COMPLETE += [(task, flops, 10) for task in ("sst2", "mnli", "squad") for flops in (0.6, 0.7)] + [("sst2", 0.8, 3)]
+#: examples of a sample; one of SQuAD gives several sequences
+EXAMPLES = {"squad": 128}
 #: run at 60 % with three samples, to rank with equal scaling
 SCALED = ("r2+scale", "d2+scale", "output_magnitude+scale")
 
@@ -186,25 +210,25 @@ def recorded():
 def plain(recorded, task, flops):
     """Scores by method (a name that `parse_method` reads) and sample, of the runs with the defaults."""
     rows = recorded[(recorded["task"] == task) & (recorded["flops"] == flops) & (recorded["source"] == task)]
-    rows = rows[rows["options"].isna() & (rows["sequences"] == ROWS.get(task, 512))]
+    rows = rows[rows["options"].isna() & (rows["sequences"] == EXAMPLES.get(task, 512))]
     names = [*unlabeled.ALL_METHODS, *SCALED]
-    named = {(m["method"], m["scale"], "labelled" in m): name for name in names for m in [parse_method(name)]}
+    named = {(m["method"], m["scale"], "labeled" in m): name for name in names for m in [parse_method(name)]}
     keys = zip(rows["method"], rows["scale"], rows["labelled"] > 0, strict=True)
     return rows.assign(name=[named[key] for key in keys]).set_index(["name", "seed"])["score"]
 
 
-def test_recorded_rows_are_whole(recorded):
+def test_recorded_rows_are_complete(recorded):
     assert list(recorded.columns) == UNLABELED_COLUMNS
-    assert not recorded.duplicated(unlabeled._KEY).any()
+    assert not recorded.duplicated(UNLABELED_KEY).any()
     assert ((recorded["left"] <= recorded["flops"] + 1e-6) & (recorded["left"] > recorded["flops"] - 0.001)).all()
     assert recorded.groupby("task")["dense_score"].nunique().eq(1).all()
     assert recorded["command"].str.match("python -m mvp_lite unlabeled .*--task ").all()
     assert not recorded["command"].str.contains(r"[ =]/").any()
-    for task, flops, seeds in WHOLE:
+    for task, flops, seeds in COMPLETE:
         scores = plain(recorded, task, flops)
         for name in unlabeled.ALL_METHODS:
-            wanted = {0} if name in ("weight_magnitude", "r2") else set(range(seeds))
-            assert wanted <= set(scores[name].index), (task, flops, name)
+            expected = {0} if name in ("weight_magnitude", "r2") else set(range(seeds))
+            assert expected <= set(scores[name].index), (task, flops, name)
         if flops == 0.6:
             assert all(set(scores[name].index) == {0, 1, 2} for name in SCALED), task
 

@@ -1,88 +1,93 @@
-"""Grids of fine-pruning runs, resumable: every finished run is one row of a CSV.
+"""Grids of fine-pruning runs: methods x densities x seeds, resumable.
 
-All methods get the same steps, and for each, at each density, the weight rate is chosen from the same values on rows
-held out of train, with seeds that are not reported (`split` "holdout"). Each reported run scores the validation split
-once. With distillation the teacher is the same encoder fine-tuned densely for as many steps, at the rate chosen for it,
-with a seed that is not reported, and on the same rows: for a tuning run without those held out.
+All methods get the same steps, and for each, at each density, the learning rate of the weights is chosen from the same
+values on examples held out of train, with seeds that are not reported (`split` "holdout"). Each reported run scores the
+validation split once. With distillation the teacher is the same encoder fine-tuned densely for as many steps, at the
+learning rate chosen for it, with a seed that is not reported, and on the same examples: for a tuning run without those
+held out.
 """
 
 from __future__ import annotations
 
-import csv
 import math
-import os
-import platform
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from functools import cache
+from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
-from mvp_lite.models import load_model
+from mvp_lite.experiments.settings import ModelSettings, floats, integers, option, words
+from mvp_lite.experiments.table import Cell, Table
 from mvp_lite.methods import METHODS
-from mvp_lite.tasks.task import Task, load_task
-from mvp_lite.train import Result, default_device, fine_prune
+from mvp_lite.models import load_model
+from mvp_lite.paths import data_path
+from mvp_lite.tasks import toy
+from mvp_lite.tasks.task import Task
+from mvp_lite.train import Result, fine_prune
 
 __all__ = [
-    "COLUMNS", "LAMBDA_COLUMNS", "LAYER_COLUMNS", "Grid", "append_run", "best_rate", "fewer_rows", "planned",
-    "read_rows", "run_grid", "run_key", "run_lambdas", "run_order", "task_grids", "tuning_runs", "write_row",
+    "COLUMNS", "KEY", "LAYER_COLUMNS", "Grid", "ToyGrid", "append_run", "choose_lr", "planned", "run_grid", "run_order",
+    "toy_tasks_option", "tuning_runs",
 ]  # fmt: skip
 
 COLUMNS = (
     "split task method density kept scope distil seed steps lr score_lr score loss seconds "
     "batch_size max_length precision model device threads hardware versions command"
 ).split()
-#: of a sweep over lambda, where no density is asked for
-LAMBDA_COLUMNS = [{"density": "lam"}.get(name, name) for name in COLUMNS]
-#: of a file of entries kept, one row a matrix
+KEY = "split task method density scope distil seed steps batch_size max_length precision model".split()
+#: of a file of entries kept, with one row per matrix
 LAYER_COLUMNS = "task method density scope distil seed layer numel kept".split()
-_KEY = "split task method density scope distil seed steps batch_size max_length precision model".split()
+_LAYER_KEY = LAYER_COLUMNS[:6]
+_UNPRUNED = ("dense", "scratch")
 
-Row = dict[str, str]
+Log = Callable[[str], None]
 
 
-@dataclass(frozen=True)
-class Grid:
-    """One model on one task. `methods` are a `Pruner`'s, "dense", or "scratch" (dense from random weights).
+@dataclass(frozen=True, kw_only=True)
+class Grid(ModelSettings):
+    """One model on some tasks: `python -m mvp_lite run`."""
 
-    `score_rows`: score so many rows of validation, drawn once, where all would take too long. `distil` gives every
-    pruned run a teacher; with `plain_rates` their rates are those chosen without one, for all methods alike.
-    """
+    command_name: ClassVar[str] = "run"
+    results_name: ClassVar[str] = "small_TASK.csv"
+    tasks: Sequence[str] = option(
+        read=words, flags=("--task", "--tasks"), help="toy/..., or sst2, mnli, qqp, mrpc, qnli, stsb, squad, squad_v2"
+    )
+    methods: Sequence[str] = option(
+        ("dense", "magnitude", "movement", "soft_movement", "l0"),
+        read=words,
+        help='methods of pruning, "dense", or "scratch" (dense from random weights)',
+    )
+    densities: Sequence[float] = option((0.1, 0.03), read=floats, help="fractions of the weights kept")
+    seeds: Sequence[int] = option((0,), read=integers, help="seeds of the reported runs")
+    steps: int = option(1500, read=int, help="optimizer steps of a reported run")
+    lrs: Sequence[float] = option((3e-5, 1e-4, 3e-4), read=floats, help="learning rates to choose from")
+    tune_steps: int = option(500, read=int, help="optimizer steps of a tuning run; 0: as many as --steps")
+    tune_seeds: Sequence[int] = option((100,), read=integers, help="seeds of the tuning runs")
+    holdout: int = option(1000, read=int, help="examples held out of train for tuning")
+    scope: str = option("local", choices=("local", "global"), help="select hard masks per matrix or over all of them")
+    distill: bool = option(
+        False, flags=("--distill", "--distil"), help="with a teacher: the dense model, fine-tuned in the same way"
+    )
+    plain_lrs: bool = option(
+        False,
+        flags=("--plain-lrs", "--plain-rates"),
+        help="with --distill: for all methods the learning rates that were chosen without a teacher",
+    )
+    layers: Path | None = option(  # noqa: RUF009, a field
+        None, read=Path, public=lambda path: Path(path.name), help="file for the entries kept in each matrix"
+    )
 
-    model: str
-    task: str
-    methods: Sequence[str]
-    densities: Sequence[float]
-    seeds: Sequence[int]
-    steps: int
-    lrs: Sequence[float]
-    tune_steps: int
-    tune_seeds: Sequence[int] = (100,)
-    holdout: int = 1000
-    batch_size: int = 32
-    max_length: int | None = None
-    doc_stride: int | None = None
-    data_dir: str | None = None
-    score_rows: int | None = None
-    scope: str = "local"
-    distil: bool = False
-    plain_rates: bool = False
-    bf16: bool = False
-    model_name: str | None = None
-    command: str = ""
+    def results_path(self) -> Path:
+        label = "_".join(self.tasks).replace("/", "_")
+        return self.out or data_path("results", self.results_name.replace("TASK", label))
 
     def check(self) -> None:
-        """Raise ValueError for a setting no run could have."""
-        known = ("dense", "scratch", *METHODS)
-        for name, values in (
-            ("methods", self.methods),
-            ("densities", self.densities),
-            ("seeds", self.seeds),
-            ("lrs", self.lrs),
-        ):
-            if not values:
+        """Raise ValueError for a setting that no run could have."""
+        known = (*_UNPRUNED, *METHODS)
+        for name in ("tasks", "methods", "densities", "seeds", "lrs"):
+            if not getattr(self, name):
                 raise ValueError(f"{name} is empty: nothing to run")
         for method in self.methods:
             if method not in known:
@@ -90,107 +95,90 @@ class Grid:
         if both := set(self.seeds) & set(self.tune_seeds):
             raise ValueError(f"seeds {sorted(both)} are both tuned on and reported: keep them apart")
 
+    def examples_of(self, task: Task, split: str) -> Task:
+        """The task as runs of a split see it: a tuning run is scored on examples held out of train."""
+        return task.holdout(self.holdout, seed=min(self.tune_seeds)) if split == "holdout" else self.scored(task)
 
-def run_grid(grid: Grid, out: Path, log: Callable[[str], None] = print, layers: Path | None = None) -> None:
-    """Run what `out` does not hold yet, and append each finished run to it at once.
 
-    Order: seed by seed, the lowest density for all methods before the next density; the first run of a method at a
-    density is preceded by the choice of its rate. `layers` is a file for the entries kept in each matrix of the
-    reported runs; a run that it lacks is run again for it, and `out` left as it is.
+def toy_tasks_option(*default: str) -> Any:
+    """The option `--tasks` of the toy's commands, where its tasks have short names."""
+
+    def read(text: str) -> tuple[str, ...]:
+        return tuple(f"toy/{name}" for name in words(text))
+
+    def write(tasks: Sequence[str]) -> str:
+        return ",".join(task.removeprefix("toy/") for task in tasks)
+
+    return option(read(",".join(default)), read=read, write=write, help="tasks in the toy language")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ToyGrid(Grid):
+    """The toy's model on its tasks, with its own steps and learning rates: `python -m mvp_lite toy measure`."""
+
+    command_name: ClassVar[str] = "toy measure"
+    results_name: ClassVar[str] = "toy.csv"
+    model: str = "toy"
+    model_name: str | None = None
+    data_dir: str | None = None
+    max_length: int | None = None
+    doc_stride: int | None = None
+    score_examples: int | None = None
+    tasks: Sequence[str] = toy_tasks_option("sentiment", "inference", "paraphrase", "qa")
+    methods: Sequence[str] = option(
+        ("dense", "scratch", "magnitude", "movement"), read=words, help="methods, as for `run`"
+    )
+    densities: Sequence[float] = option((0.7, 0.1, 0.03), read=floats, help="fractions of the weights kept")
+    seeds: Sequence[int] = option((0, 1, 2, 3, 4), read=integers, help="seeds of the reported runs")
+    steps: int = option(toy.STEPS, read=int, help="optimizer steps of a reported run")
+    lrs: Sequence[float] = option(toy.LRS, read=floats, help="learning rates to choose from")
+    tune_steps: int = option(0, read=int, help="optimizer steps of a tuning run; 0: as many as --steps")
+
+
+def run_grid(grid: Grid, log: Log = print) -> None:
+    """Run what the results file does not hold yet, and append each finished run to it at once.
+
+    Order: task by task, seed by seed, the lowest density for all methods before the next density; the first run of a
+    method at a density is preceded by the choice of its learning rate. A reported run that the file `grid.layers` lacks
+    is run again for it, and its row left as it is.
     """
     grid.check()
-    out.parent.mkdir(parents=True, exist_ok=True)
-    done = {run_key(row) for row in read_rows(out)}
-    drawn = set() if layers is None else {_layers_key(row) for row in read_rows(layers, LAYER_COLUMNS)}
-    task = load_task(grid.task, data_dir=grid.data_dir, max_length=grid.max_length, doc_stride=grid.doc_stride)
-    parts = {
-        "holdout": cache(lambda: task.holdout(grid.holdout, seed=min(grid.tune_seeds))),
-        "validation": cache(lambda: task if grid.score_rows is None else fewer_rows(task, grid.score_rows)),
-    }
+    table = Table(grid.results_path(), COLUMNS, KEY)
+    layers = None if grid.layers is None else Table(grid.layers, LAYER_COLUMNS, _LAYER_KEY)
+    for name in grid.tasks:
+        _run_task(grid, grid.load(name), table, layers, log)
+
+
+def _run_task(grid: Grid, task: Task, table: Table, layers: Table | None, log: Log) -> None:
+    examples_of = cache(partial(grid.examples_of, task))
+
+    def run(cell: Cell) -> Result:
+        teacher = dense_teacher(cell["split"]) if cell["distil"] else None
+        return _fine_prune(grid, examples_of(cell["split"]), cell, teacher)
+
+    def record(cell: Cell) -> Result:
+        result = run(cell)
+        append_run(table, cell, result, log)
+        return result
+
+    def chosen_lr(method: str, density: float) -> float:
+        return choose_lr(table, tuning_runs(grid, task, method, density), record)
 
     @cache
-    def teacher(split: str) -> Any:
-        _choose_rate("dense", 1.0)
-        lr = best_rate(read_rows(out), tuning_runs(grid, task, "dense", 1.0))
-        steps = grid.tune_steps if split == "holdout" else grid.steps
-        result = _run(grid, parts[split](), planned(grid, task, split, "dense", 1.0, min(grid.tune_seeds), steps, lr))
-        log(f"teacher for {split} {grid.task}, lr {lr}: score {result.score:.4f} in {result.seconds:.1f} s")
+    def dense_teacher(split: str) -> Any:
+        lr = chosen_lr("dense", 1.0)
+        result = run(planned(grid, task, split, "dense", 1.0, min(grid.tune_seeds), lr))
+        log(f"teacher for {split} {task.name}, lr {lr}: score {result.score:.4f} in {result.seconds:.1f} s")
         return result.model
 
-    def run(cell: dict[str, Any]) -> Result:
-        return _run(grid, parts[cell["split"]](), cell, teacher(cell["split"]) if cell["distil"] else None)
-
-    def _choose_rate(method: str, density: float) -> None:
-        for cell in tuning_runs(grid, task, method, density):
-            if run_key(cell) not in done:
-                append_run(out, cell, run(cell), log)
-                done.add(run_key(cell))
-
     for seed, density, method in run_order(grid):
-        _choose_rate(method, density)
-        lr = best_rate(read_rows(out), tuning_runs(grid, task, method, density))
-        cell = planned(grid, task, "validation", method, density, seed, grid.steps, lr)
-        new, undrawn = run_key(cell) not in done, method in METHODS and layers and _layers_key(cell) not in drawn
-        if new or undrawn:
-            result = run(cell)
-            if new:
-                append_run(out, cell, result, log)
-            if layers and undrawn:
-                _append_layers(layers, cell, result)
-
-
-def best_rate(rows: Sequence[Row], tried: Sequence[dict[str, Any]]) -> float:
-    """The rate with the best mean score over the tuning runs `tried`; where scores tie, the lowest loss."""
-    wanted = {run_key(cell): cell["lr"] for cell in tried}
-    found: dict[float, list[tuple[float, float]]] = {}
-    for row in rows:
-        if (lr := wanted.get(run_key(row))) is not None:
-            found.setdefault(lr, []).append((float(row["score"]), -float(row["loss"])))
-    return max(found, key=lambda lr: [sum(column) / len(column) for column in zip(*found[lr], strict=True)])
-
-
-def tuning_runs(grid: Grid, task: Task, method: str, density: float) -> list[dict[str, Any]]:
-    """The runs, on rows held out of train, that choose a method's rate at a density."""
-    grid = replace(grid, distil=grid.distil and not grid.plain_rates)
-    runs = [(seed, lr) for seed in grid.tune_seeds for lr in grid.lrs]
-    return [planned(grid, task, "holdout", method, density, seed, grid.tune_steps, lr) for seed, lr in runs]
-
-
-def run_lambdas(
-    task_name: str, lams: Sequence[float], out: Path, *, steps: int, lr: float, score_lr: float, seed: int = 0,
-    command: str = "", log: Callable[[str], None] = print,
-) -> None:  # fmt: skip
-    """Soft movement on the toy with a fixed final lambda, once for each of `lams` that `out` does not hold yet.
-
-    The density is then an outcome (column `kept`). Nothing is tuned here: both rates are given.
-    """
-    done = {(row["task"], float(row["lam"]), int(row["seed"])) for row in read_rows(out, LAMBDA_COLUMNS)}
-    task, method = load_task(task_name), "soft_movement"
-    grid = Grid("toy", task_name, [method], [1.0], [seed], steps, [lr], steps, command=command)
-    for lam in lams:
-        if (task_name, lam, seed) in done:
+        cell = planned(grid, task, "validation", method, density, seed, chosen_lr(method, density))
+        no_layers = layers is not None and method in METHODS and not layers.has(cell)
+        if table.has(cell) and not no_layers:
             continue
-        result = fine_prune(
-            load_model("toy", task, seed=seed), task, method, steps=steps, lr=lr, score_lr=score_lr,
-            batch_size=grid.batch_size, seed=seed, progress=False, penalty=float(lam),
-        )  # fmt: skip
-        cell = planned(grid, task, "validation", method, 1.0, seed, steps, lr)
-        del cell["density"]  # an outcome here
-        append_run(out, cell | {"lam": lam}, result, log, LAMBDA_COLUMNS)
-
-
-def read_rows(path: Path, columns: Sequence[str] = COLUMNS) -> list[Row]:
-    """Rows of a results file, as text; a last line cut short by a kill is dropped from the file."""
-    if not path.exists():
-        return []
-    text = path.read_text(encoding="utf-8")
-    whole = text[: text.rfind("\n") + 1]
-    if whole != text:
-        path.write_text(whole, encoding="utf-8")
-    rows = list(csv.DictReader(whole.splitlines()))
-    if rows and list(rows[0]) != list(columns):
-        raise ValueError(f"{path} has the columns {', '.join(rows[0])}, not {', '.join(columns)}: name another file")
-    return rows
+        result = run(cell) if table.has(cell) else record(cell)
+        if layers is not None and no_layers:
+            layers.append(*_layer_cells(cell, result))
 
 
 def run_order(grid: Grid) -> Iterator[tuple[int, float, str]]:
@@ -199,59 +187,72 @@ def run_order(grid: Grid) -> Iterator[tuple[int, float, str]]:
     for seed in grid.seeds:
         for density in sorted(grid.densities):
             for method in grid.methods:
-                item = (seed, 1.0 if method in ("dense", "scratch") else density, method)
+                item = (seed, 1.0 if method in _UNPRUNED else density, method)
                 if item not in seen:
                     seen.add(item)
                     yield item
 
 
-def planned(
-    grid: Grid, task: Task, split: str, method: str, density: float, seed: int, steps: int, lr: float
-) -> dict[str, Any]:
+def planned(grid: Grid, task: Task, split: str, method: str, density: float, seed: int, lr: float) -> Cell:
     """What is known of a run beforehand."""
-    dense = method in ("dense", "scratch")
+    dense, tuning = method in _UNPRUNED, split == "holdout"
     return {
         "split": split,
-        "task": grid.task,
+        "task": task.name,
         "method": method,
         "density": 1.0 if dense else density,
         "scope": "" if dense else ("global" if method in ("soft_movement", "l0") else grid.scope),
-        "distil": grid.distil and not dense,
+        "distil": grid.distill and not dense and not (tuning and grid.plain_lrs),
         "seed": seed,
-        "steps": steps,
+        "steps": (tuning and grid.tune_steps) or grid.steps,
         "lr": lr,
         "batch_size": grid.batch_size,
         "max_length": task.max_length,
         "precision": "bf16 autocast" if grid.bf16 else "float32",
-        "model": grid.model_name or (Path(grid.model).name if Path(grid.model).is_dir() else grid.model),
-        "command": grid.command,
+        "model": grid.model_label,
+        "command": grid.command(),
     }
 
 
-def run_key(row: dict[str, Any]) -> tuple[str, ...]:
-    """What tells two runs of a file apart; a reported run has one rate, so its rate is not part of it."""
-    names = [*_KEY, "lr"] if row["split"] == "holdout" else _KEY
-    return tuple(f"{float(row[n]):.6g}" if n in ("density", "lr") else str(row[n]) for n in names)
+def tuning_runs(grid: Grid, task: Task, method: str, density: float) -> list[Cell]:
+    """The runs, on examples held out of train, that choose a method's learning rate at a density."""
+    runs = [(seed, lr) for seed in grid.tune_seeds for lr in grid.lrs]
+    return [planned(grid, task, "holdout", method, density, seed, lr) for seed, lr in runs]
 
 
-def _layers_key(row: dict[str, Any]) -> tuple[str, ...]:
-    names = "task method density scope distil seed".split()
-    return tuple(f"{float(row[n]):.6g}" if n == "density" else str(row[n]) for n in names)
+def choose_lr(table: Table, tuning: Sequence[Cell], record: Callable[[Cell], object]) -> float:
+    """The learning rate with the best mean score over the tuning runs; where scores tie, the lowest loss.
+
+    `record` runs one that the table lacks, and appends it.
+    """
+    outcomes: dict[float, list[tuple[float, float]]] = {}
+    for cell in tuning:
+        if not table.has(cell):
+            record(cell)
+        row = table.row(cell)
+        outcomes.setdefault(cell["lr"], []).append((float(row["score"]), -float(row["loss"])))
+    return max(outcomes, key=lambda lr: np.mean(outcomes[lr], axis=0).tolist())
 
 
-def fewer_rows(task: Task, rows: int) -> Task:
-    """The task with `rows` of its validation rows, drawn with a fixed seed."""
-    total = task.size("validation")
-    if not 1 <= rows <= total:
-        raise ValueError(f"score_rows={rows!r}: from 1 to the {total} rows of {task.name}'s validation split")
-    index = np.sort(np.random.default_rng(0).permutation(total)[:rows])
-    columns = task.rows["validation"]
-    chosen = {name: [values[i] for i in index] for name, values in columns.items()}
-    return replace(task, rows=task.rows | {"validation": chosen}, _encoded={})
+def append_run(table: Table, cell: Cell, result: Result, log: Log) -> None:
+    """Append a planned run and what it gave."""
+    found = {
+        "kept": f"{result.density:.6g}",
+        "score_lr": result.settings["score_lr"],
+        "score": f"{result.score:.4f}",
+        "loss": f"{result.metrics['loss']:.5f}",
+        "seconds": f"{result.seconds:.1f}",
+    }
+    table.append(cell | found)
+    asked = "lam" if "lam" in cell else "density"
+    log(
+        f"{cell['split']} {cell['task']} {cell['method']} {asked} {cell[asked]} seed {cell['seed']} lr {cell['lr']}: "
+        f"score {found['score']} kept {found['kept']} in {found['seconds']} s"
+    )
 
 
-def _run(grid: Grid, task: Task, cell: dict[str, Any], teacher: Any = None) -> Result:
-    dense = cell["method"] in ("dense", "scratch")
+def _fine_prune(grid: Grid, task: Task, cell: Cell, teacher: Any) -> Result:
+    dense = cell["method"] in _UNPRUNED
     model = load_model(grid.model, task, pretrained=cell["method"] != "scratch", seed=cell["seed"])
     return fine_prune(
         model, task, "dense" if dense else cell["method"], cell["density"], steps=cell["steps"], lr=cell["lr"],
@@ -260,62 +261,7 @@ def _run(grid: Grid, task: Task, cell: dict[str, Any], teacher: Any = None) -> R
     )  # fmt: skip
 
 
-def _append_layers(path: Path, cell: dict[str, Any], result: Result) -> None:
-    rows = result.report.assign(**{name: cell[name] for name in LAYER_COLUMNS if name in cell})
-    rows["numel"] = [math.prod(shape) for shape in rows["shape"]]
-    rows[LAYER_COLUMNS].to_csv(path, mode="a", header=not path.exists(), index=False, lineterminator="\n")
-
-
-def append_run(
-    out: Path, cell: dict[str, Any], result: Result, log: Callable[[str], None], columns: Sequence[str] = COLUMNS
-) -> None:
-    """Append a planned run and what came of it to `out`."""
-    row = cell | {
-        "kept": f"{result.density:.6g}",
-        "score_lr": result.settings["score_lr"] or "",
-        "score": f"{result.score:.4f}",
-        "loss": f"{result.metrics['loss']:.5f}",
-        "seconds": f"{result.seconds:.1f}",
-    }
-    write_row(out, row, columns)
-    asked = "density" if "density" in row else "lam"
-    log(
-        f"{row['split']} {row['task']} {row['method']} {asked} {row[asked]} seed {row['seed']} lr {row['lr']}: "
-        f"score {row['score']} kept {row['kept']} in {row['seconds']} s"
-    )
-
-
-def write_row(out: Path, row: dict[str, Any], columns: Sequence[str]) -> None:
-    """Append a finished run, and what it ran on, to `out`, so that a kill later on cannot take it away."""
-    import torch
-    import transformers
-
-    versions = f"python {platform.python_version()}, torch {torch.__version__}, transformers {transformers.__version__}"
-    where = {"device": default_device().type, "threads": torch.get_num_threads(), "hardware": _hardware()}
-    new = not out.exists()
-    with out.open("a", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, columns, lineterminator="\n")
-        if new:
-            writer.writeheader()
-        writer.writerow(row | where | {"versions": versions})
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _hardware() -> str:
-    import torch
-
-    if default_device().type == "cuda":
-        return torch.cuda.get_device_name()
-    name = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        name = next(
-            (line.split(":")[1].strip() for line in info.read_text().splitlines() if "model name" in line), name
-        )
-    return f"{name}, {os.cpu_count()} cores"
-
-
-def task_grids(grid: Grid, tasks: Sequence[str]) -> list[Grid]:
-    """The same grid for several tasks."""
-    return [replace(grid, task=name) for name in tasks]
+def _layer_cells(cell: Cell, result: Result) -> list[Cell]:
+    report = result.report
+    matrices = zip(report["layer"], report["shape"], report["kept"], strict=True)
+    return [cell | {"layer": name, "numel": math.prod(shape), "kept": kept} for name, shape, kept in matrices]

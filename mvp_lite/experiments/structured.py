@@ -1,38 +1,41 @@
 """The toy's grid with groups: unstructured against structured pruning at equal numbers of encoder weights.
 
-Steps, batches, tuning and seeds are those of `experiments`: for each choice of groups, method and density the weight
-rate is chosen from the same values on rows held out of train, with a seed that is not reported. What differs is the
-column `groups`, and `parameters`: all parameters of the model once `mvp_lite.structure.shrinking.shrink` has cut it.
+Steps, batches, tuning and seeds are those of `mvp_lite.experiments.grid`: for each choice of groups, method and density
+the learning rate of the weights is chosen from the same values on examples held out of train, with a seed that is not
+reported. Two columns are new: `groups`, and `parameters`, which counts all parameters of the model once
+`mvp_lite.structure.shrinking.shrink` has removed its pruned units.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
-from functools import cache
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cache, partial
+from typing import Any, ClassVar
 
 from mvp_lite import groups as make
 from mvp_lite.experiments.grid import (
     COLUMNS,
-    Grid,
+    KEY,
+    Log,
+    ToyGrid,
     append_run,
-    best_rate,
+    choose_lr,
     planned,
-    read_rows,
-    run_key,
     run_order,
+    toy_tasks_option,
     tuning_runs,
 )
+from mvp_lite.experiments.settings import floats, integers, option, words
+from mvp_lite.experiments.table import Cell, Table
 from mvp_lite.masks import keep_count
 from mvp_lite.models import load_model
 from mvp_lite.structure.shrinking import shrink
 from mvp_lite.structure.units import find_units
-from mvp_lite.tasks.task import Task, load_task
+from mvp_lite.tasks.task import Task
 from mvp_lite.train import Result, fine_prune
 
-__all__ = ["GROUPS", "STRUCTURED_COLUMNS", "group_density", "kept_of_encoder", "run_structured"]
+__all__ = ["GROUPS", "STRUCTURED_COLUMNS", "StructuredGrid", "group_density", "kept_of_encoder", "run_structured"]
 
 #: name in the file -> what `Pruner(groups=…)` gets; blocks are a quarter of the toy's heads wide
 GROUPS: dict[str, Any] = {
@@ -46,11 +49,31 @@ STRUCTURED_COLUMNS = [*COLUMNS[:3], "groups", *COLUMNS[3:], "parameters"]
 HEADS, NEURONS = 4, 512  # of each layer of the toy; its FFN has twice as many weights as its attention
 
 
+@dataclass(frozen=True, kw_only=True)
+class StructuredGrid(ToyGrid):
+    """The toy's grid, once for each choice of groups: `python -m mvp_lite toy structured`."""
+
+    command_name: ClassVar[str] = "toy structured"
+    results_name: ClassVar[str] = "toy_structured.csv"
+    tasks: Sequence[str] = toy_tasks_option("inference", "paraphrase")
+    methods: Sequence[str] = option(("movement", "magnitude"), read=words, help="methods of pruning")
+    densities: Sequence[float] = option((0.3, 0.1), read=floats, help="fractions of the encoder's weights kept")
+    seeds: Sequence[int] = option((0, 1, 2), read=integers, help="seeds of the reported runs")
+    groups: Sequence[str] = option(("weights", "heads+neurons", "blocks"), read=words, help=f"of {', '.join(GROUPS)}")
+
+    def check(self) -> None:
+        super().check()
+        if self.distill:
+            raise ValueError("distill=True: the grid with groups has no teacher")
+        for name in self.groups:
+            group_density(name, 1.0)
+
+
 def group_density(groups: str, density: float) -> float:
     """The fraction of groups to ask for, so that the toy's encoder keeps a fraction `density` of its matrices' entries.
 
-    Neurons alone leave the attention, a third of them, whole. Of heads and neurons, both cut by one fraction, whole
-    heads stay, and at least one: the fraction is the one that comes nearest.
+    Neurons alone leave the attention, a third of them, whole. Heads and neurons are pruned by one fraction; whole heads
+    stay, and at least one, so the fraction is the one that gets nearest.
 
     Raises:
         ValueError: unknown groups, or a density that neurons alone cannot reach.
@@ -76,47 +99,42 @@ def kept_of_encoder(model: Any) -> float:
     return sum(int(W.count_nonzero()) for W in matrices) / sum(int(W.numel()) for W in matrices)
 
 
-def run_structured(grid: Grid, groups: Sequence[str], out: Path, log: Callable[[str], None] = print) -> None:
-    """Run what `out` does not hold yet, `grid` once for each of `groups`, and append each finished run at once.
+def run_structured(grid: StructuredGrid, log: Log = print) -> None:
+    """Run what the results file does not hold yet, and append each finished run to it at once.
 
-    Densities that a choice of groups cannot reach are left out. Seed by seed, density by density, group by group.
+    Densities that a choice of groups cannot reach are left out. Task by task, seed by seed, density by density, group
+    by group.
 
     Raises:
         ValueError: unknown groups, or a setting that no run could have.
     """
     grid.check()
-    if grid.distil:
-        raise ValueError("distil=True: the grid with groups has no teacher")
-    for name in groups:
-        group_density(name, 1.0)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    task = load_task(grid.task)
-    held_out = cache(lambda: task.holdout(grid.holdout, seed=min(grid.tune_seeds)))
+    table = Table(grid.results_path(), STRUCTURED_COLUMNS, [*KEY, "groups"])
+    for name in grid.tasks:
+        _run_task(grid, grid.load(name), table, log)
 
-    def run(name: str, cell: dict[str, Any]) -> None:
-        if run_key(cell) in {run_key(row) for row in _rows(out, name)}:
-            return
-        result = _run(grid, held_out() if cell["split"] == "holdout" else task, name, cell)
-        small = sum(p.numel() for p in shrink(result.model).parameters())
-        append_run(out, cell | {"groups": name, "parameters": small}, result, log, STRUCTURED_COLUMNS)
+
+def _run_task(grid: StructuredGrid, task: Task, table: Table, log: Log) -> None:
+    examples_of = cache(partial(grid.examples_of, task))
+
+    def record(cell: Cell) -> None:
+        result = _fine_prune(grid, examples_of(cell["split"]), cell)
+        parameters = sum(p.numel() for p in shrink(result.model).parameters())
+        append_run(table, cell | {"parameters": parameters}, result, log)
 
     for seed, density, method in run_order(grid):
-        for name in groups:
+        for name in grid.groups:
             if name == "neurons" and density <= 1 / 3:
                 continue
-            tried = tuning_runs(grid, task, method, density)
-            for cell in tried:
-                run(name, cell)
-            lr = best_rate(_rows(out, name), tried)
-            run(name, planned(grid, task, "validation", method, density, seed, grid.steps, lr))
+            groups = {"groups": name}
+            lr = choose_lr(table, [cell | groups for cell in tuning_runs(grid, task, method, density)], record)
+            cell = planned(grid, task, "validation", method, density, seed, lr) | groups
+            if not table.has(cell):
+                record(cell)
 
 
-def _rows(out: Path, name: str) -> list[dict[str, str]]:
-    return [row for row in read_rows(out, STRUCTURED_COLUMNS) if row["groups"] == name]
-
-
-def _run(grid: Grid, task: Task, name: str, cell: dict[str, Any]) -> Result:
-    model = load_model(grid.model, task, seed=cell["seed"])
+def _fine_prune(grid: StructuredGrid, task: Task, cell: Cell) -> Result:
+    name, model = cell["groups"], load_model(grid.model, task, seed=cell["seed"])
     result = fine_prune(
         model, task, cell["method"], group_density(name, cell["density"]), steps=cell["steps"], lr=cell["lr"],
         batch_size=grid.batch_size, seed=cell["seed"], bf16=grid.bf16, progress=False, groups=GROUPS[name],

@@ -1,43 +1,53 @@
-"""Pruning without labels on one task: methods x budgets x samples of unlabeled text, resumable, one row a run.
+"""Pruning without labels on one task: methods x budgets x samples of unlabeled text, resumable.
 
-The dense model is fine-tuned once and kept in a folder; every run prunes that one, cuts it smaller and scores it on the
-validation split. Nothing is tuned. A sample is drawn from train with its seed, and its labels are thrown away but for
-the methods that say they use them.
+The dense model is fine-tuned once and kept in a folder; every run prunes and shrinks a copy of it, and scores that copy
+on the validation split. Nothing is tuned. A sample of train is chosen with its seed; only methods that say so use its
+labels.
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from functools import cache
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-import numpy as np
 from torch import Tensor
 
-from mvp_lite.experiments.grid import fewer_rows, read_rows, write_row
+from mvp_lite.experiments.grid import Log
+from mvp_lite.experiments.settings import ModelSettings, floats, integers, option, words
+from mvp_lite.experiments.subsets import random_subset
+from mvp_lite.experiments.table import Cell, Table
 from mvp_lite.gradient_free import METHODS, prune_neurons
 from mvp_lite.models import load_model, tokenizer_for
+from mvp_lite.paths import data_path
 from mvp_lite.structure.shrinking import shrink
 from mvp_lite.tasks.task import Task, load_task
 from mvp_lite.train import default_device, fine_prune
 
-__all__ = ["ALL_METHODS", "UNLABELED_COLUMNS", "Study", "parse_method", "parse_options", "run_study"]
+__all__ = [
+    "ALL_METHODS", "UNLABELED_COLUMNS", "UNLABELED_KEY", "Study", "parse_method", "parse_options", "planned",
+    "run_order", "run_study", "sample",
+]  # fmt: skip
 
 UNLABELED_COLUMNS = (
     "task model dense_score method scale labelled source flops left score loss seed sequences options "
     "seconds device threads hardware versions command"
 ).split()
+UNLABELED_KEY = "task model method scale labelled source flops seed sequences options".split()
 #: what a study compares; "+scale", "+labels" and "+heads" are read by `parse_method`
 ALL_METHODS = (
     "random", "weight_magnitude", "weight_magnitude+scale", "output_magnitude", "r2", "d2", "r2d2", "kcm", "kcm+labels",
     "fisher",
 )  # fmt: skip
-#: a layer may lose nearly all its neurons, but not all: such a model could not be cut
+#: they depend on neither the sample nor the seed
+FIXED_METHODS = ("weight_magnitude", "r2")
+#: a layer may lose nearly all its neurons, but not all: such a model could not be shrunk
 MIN_DENSITY = 0.01
+FOLDER = Path("build/unlabeled")
 #: options of `prune_neurons` that a study may set, and how each is read
 _OPTIONS: dict[str, Callable[[str], Any]] = {
     "sigma": lambda text: None if text == "median" else float(text),
@@ -45,45 +55,43 @@ _OPTIONS: dict[str, Callable[[str], Any]] = {
     "stop": str,
     "half": lambda text: {"True": True, "False": False}[text],
     "statistic": str,
-    "normalisation": str,
+    "normalization": str,
     "ridge": float,
     "swap_by": str,
     "min_density": float,
 }
-_KEY = "task model method scale labelled source flops seed sequences options".split()
+#: options that results files spell in another way
+_RECORDED = {"normalization": "normalisation"}
 
 
-@dataclass(frozen=True)
-class Study:
-    """One dense model on one task, and what is tried on it.
+@dataclass(frozen=True, kw_only=True)
+class Study(ModelSettings):
+    """One dense model on one task, and what is tried on it: `python -m mvp_lite unlabeled`.
 
-    `steps` and `lr` are the dense fine-tuning's (None: the task's recipe); it is kept in a folder of its task's name
-    below `folder`. `sequences` rows of train are the sample, of which `labels` rows keep theirs for methods with
-    labels. `source` is the task from whose train rows the sample comes, read from `source_dir` (default: the same
-    task). `options` is one setting of `prune_neurons`, see `parse_options`.
+    The dense model is kept in a folder of its task's name below `folder`.
     """
 
-    task: str
-    model: str = "toy"
-    methods: Sequence[str] = ALL_METHODS
-    flops: Sequence[float] = (0.6, 0.7, 0.8)
-    seeds: Sequence[int] = tuple(range(10))
-    sequences: int = 2000
-    labels: int = 512
-    options: str = ""
-    source: str | None = None
-    source_dir: str | None = None
-    data_dir: str | None = None
-    max_length: int | None = None
-    doc_stride: int | None = None
-    score_rows: int | None = None
-    batch_size: int = 32
-    steps: int | None = None
-    lr: float | None = None
-    bf16: bool = False
-    folder: Path = Path("build/unlabeled")
-    model_name: str | None = None
-    command: str = ""
+    command_name: ClassVar[str] = "unlabeled"
+    results_name: ClassVar[str] = "unlabeled_TASK.csv"
+    model: str = option("toy", help='"toy", a local folder or a hub name')
+    task: str = option(help="toy/..., sst2, mnli, squad, ...")
+    methods: Sequence[str] = option(ALL_METHODS, read=words, help="methods, each perhaps with +scale, +labels, +heads")
+    flops: Sequence[float] = option((0.6, 0.7, 0.8), read=floats, help="fractions of the operations kept")
+    seeds: Sequence[int] = option(tuple(range(10)), read=integers, help="seeds of the samples of text")
+    sequences: int = option(2000, read=int, help="examples of train in a sample")
+    labels: int = option(512, read=int, help="examples of the sample whose labels methods with labels use")
+    options: str = option("", help='of prune_neurons, for instance "sigma=0.5 stop=entrywise"')
+    source: str | None = option(None, help="task whose train examples are the text (default: --task)")
+    source_dir: str | None = option(None, public=lambda path: "SOURCE_DIR", help="folder of JSON lines of --source")
+    steps: int | None = option(None, read=int, help="optimizer steps of the dense fine-tuning (default: the task's)")
+    lr: float | None = option(None, read=float, help="learning rate of the dense fine-tuning (default: the task's)")
+    folder: Path = option(  # noqa: RUF009, a field
+        FOLDER, read=Path, public=lambda folder: FOLDER, help="folder for the dense model"
+    )
+
+    def results_path(self) -> Path:
+        label = "toy" if self.task.startswith("toy/") else self.task
+        return self.out or data_path("results", self.results_name.replace("TASK", label))
 
     def check(self) -> None:
         """Raise ValueError for a study that could not be run."""
@@ -94,14 +102,16 @@ class Study:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)!r}: at least 1")
         for method in self.methods:
-            asked = parse_method(method)
-            if "labelled" in asked and self.source not in (None, self.task):
+            if "labeled" in parse_method(method) and self.source not in (None, self.task):
                 raise ValueError(f"methods={method!r} needs labels, and source={self.source!r} has another task's")
         parse_options(self.options)
 
 
 def parse_method(text: str) -> dict[str, Any]:
-    """Arguments of `prune_neurons` for "kcm", "kcm+labels", "weight_magnitude+scale", "fisher+heads" and the like."""
+    """Arguments of `prune_neurons` for "kcm", "kcm+labels", "weight_magnitude+scale", "fisher+heads" and the like.
+
+    `labeled` is True where batches with labels are needed.
+    """
     method, *extras = text.split("+")
     if method not in METHODS:
         raise ValueError(f"methods={text!r}: one of {', '.join(METHODS)}")
@@ -109,17 +119,22 @@ def parse_method(text: str) -> dict[str, Any]:
         raise ValueError(f"methods={text!r}: +{min(unknown)} is none of +scale, +labels, +heads")
     asked: dict[str, Any] = {"method": method, "scale": "scale" in extras or method in ("kcm", "fisher")}
     if "labels" in extras or method == "fisher":
-        asked["labelled"] = True
+        asked["labeled"] = True
     if "heads" in extras:
         asked["heads"] = True
     return asked
 
 
 def parse_options(text: str) -> dict[str, Any]:
-    """Arguments of `prune_neurons` from "sigma=0.5 stop=entrywise half=False"; sigma=median is its None."""
+    """Arguments of `prune_neurons` from "sigma=0.5 stop=entrywise half=False"; sigma=median is its None.
+
+    The spelling of recorded rows, "normalisation=max", is read too.
+    """
+    spelled = {recorded: name for name, recorded in _RECORDED.items()}
     found = {}
     for word in text.split():
         name, _, value = word.partition("=")
+        name = spelled.get(name, name)
         if name not in _OPTIONS:
             raise ValueError(f"options={word!r}: NAME=VALUE with a name among {', '.join(_OPTIONS)}")
         try:
@@ -129,134 +144,121 @@ def parse_options(text: str) -> dict[str, Any]:
     return found
 
 
-def run_study(study: Study, out: Path, log: Callable[[str], None] = print) -> None:
-    """Run what `out` does not hold yet, seed by seed, and append each finished run to it at once.
-
-    The methods that depend on neither sample nor seed run for the first seed alone.
-    """
+def run_study(study: Study, log: Log = print) -> None:
+    """Run what the results file does not hold yet, and append each finished run to it at once."""
     study.check()
-    out.parent.mkdir(parents=True, exist_ok=True)
-    done = {_key(row) for row in read_rows(out, UNLABELED_COLUMNS)}
-    task = load_task(study.task, data_dir=study.data_dir, max_length=study.max_length, doc_stride=study.doc_stride)
-    source = task
+    table = Table(study.results_path(), UNLABELED_COLUMNS, UNLABELED_KEY)
+    task = source = study.load(study.task)
     if study.source not in (None, study.task):
         source = load_task(str(study.source), data_dir=study.source_dir, max_length=study.max_length)
 
     @cache
     def dense() -> tuple[Any, Any, float]:
         model, score = dense_model(study, task, log)
-        part = task if study.score_rows is None else fewer_rows(task, study.score_rows)
-        encoded = part.encode(tokenizer_for(model))
-        if study.score_rows is not None:
+        encoded = study.scored(task).encode(tokenizer_for(model))
+        if study.score_examples is not None:
             score = encoded.evaluate(model)["score"]
         return model, encoded, score
 
-    @cache
-    def batches(seed: int, rows: int) -> list[dict[str, Tensor]]:
+    @lru_cache(maxsize=2)
+    def batches(seed: int, count: int) -> list[dict[str, Tensor]]:
         model = dense()[0]
-        return sample(source, tokenizer_for(model), rows, seed, study.batch_size, next(model.parameters()).device)
+        return sample(source, tokenizer_for(model), count, seed, study.batch_size, next(model.parameters()).device)
 
+    for seed, method, flops in run_order(study):
+        cell = planned(study, method, flops, seed)
+        if table.has(cell):
+            continue
+        model, encoded, dense_score = dense()
+        given = {"min_density": MIN_DENSITY} | parse_options(study.options) | parse_method(method)
+        inputs = batches(seed, study.sequences)
+        if "labeled" in given:
+            given["labeled"] = batches(seed, cell["labelled"])
+        started = time.perf_counter()
+        pruned = prune_neurons(model, inputs, flops, seed=seed, **given)
+        small = shrink(pruned.model)
+        seconds = time.perf_counter() - started
+        metrics = encoded.evaluate(small)
+        cell |= {"dense_score": f"{dense_score:.4f}", "left": f"{pruned.flops:.6f}", "seconds": f"{seconds:.1f}"}
+        cell |= {"score": f"{metrics['score']:.4f}", "loss": f"{metrics['loss']:.5f}"}
+        table.append(cell)
+        shown = "task method scale labelled flops seed options score left seconds".split()
+        log(" ".join(f"{name} {cell[name]}" for name in shown if cell[name] != ""))
+
+
+def run_order(study: Study) -> Iterator[tuple[int, str, float]]:
+    """Seed, method and budget of each run, seed by seed; methods that depend on neither have the first seed only."""
     for seed in study.seeds:
         for method in study.methods:
-            asked = parse_method(method)
-            fixed = method in ("weight_magnitude", "r2")
-            if fixed and seed != study.seeds[0]:
-                continue
-            for flops in sorted(study.flops):
-                cell = _cell(study, task, method, flops, seed)
-                if _key(cell) in done:
-                    continue
-                model, encoded, score = dense()
-                given = {"min_density": MIN_DENSITY} | parse_options(study.options) | asked
-                inputs = batches(seed, study.sequences)
-                if "labelled" in asked:
-                    given["labelled"] = batches(seed, cell["labelled"])
-                started = time.perf_counter()
-                pruned = prune_neurons(model, inputs, flops, seed=seed, **given)
-                small = shrink(pruned.model)
-                seconds = time.perf_counter() - started
-                metrics = encoded.evaluate(small)
-                cell |= {"dense_score": f"{score:.4f}", "left": f"{pruned.flops:.6f}"}
-                cell |= {"score": f"{metrics['score']:.4f}", "loss": f"{metrics['loss']:.5f}"}
-                _append(out, cell | {"seconds": f"{seconds:.1f}"}, log)
-                done.add(_key(cell))
+            if seed == study.seeds[0] or method not in FIXED_METHODS:
+                for flops in sorted(study.flops):
+                    yield seed, method, flops
 
 
 def sample(
-    source: Task, tokenizer: Any, rows: int, seed: int, batch_size: int, device: Any = "cpu"
+    source: Task, tokenizer: Any, count: int, seed: int, batch_size: int, device: Any = "cpu"
 ) -> list[dict[str, Tensor]]:
-    """`rows` rows of train, drawn with `seed`, in batches from the longest to the shortest; labels are still in them.
+    """`count` examples of train, chosen with `seed`, in batches from the longest to the shortest; labels are in them.
 
-    A smaller sample with the same seed is part of a larger one. A long row of a span task gives several sequences.
+    A smaller sample with the same seed is contained in a larger one. A long example of a span task gives several
+    sequences.
     """
-    total = source.size("train")
-    if rows > total:
-        raise ValueError(f"sequences={rows!r}: {source.name} has only {total} rows in train")
-    index = np.sort(np.random.default_rng(seed).permutation(total)[:rows])
-    columns = source.rows["train"]
-    chosen = {name: [values[i] for i in index] for name, values in columns.items()}
-    part = replace(source, rows=source.rows | {"train": chosen}, _encoded={})
+    part = random_subset(source, "train", count, seed=seed, argument="sequences")
     return list(part.encode(tokenizer).batches("train", batch_size, device=device))
 
 
-def dense_model(study: Study, task: Task, log: Callable[[str], None] = print) -> tuple[Any, float]:
-    """The fine-tuned model of a study and its score on validation: from its folder, or trained and put there."""
+def dense_model(study: Study, task: Task, log: Log = print) -> tuple[Any, float]:
+    """The fine-tuned model of a study and its score on validation: from its folder, or trained and put there.
+
+    Raises:
+        ValueError: the model in the folder has other settings.
+    """
     folder = study.folder / study.task.replace("/", "_")
     steps, lr = task.recipe(study.batch_size)
     about: dict[str, Any] = {
-        "task": study.task, "model": _name(study), "steps": study.steps or steps, "lr": study.lr or lr,
+        "task": study.task, "model": study.model_label, "steps": study.steps or steps, "lr": study.lr or lr,
         "batch_size": study.batch_size, "max_length": task.max_length, "bf16": study.bf16, "seed": 0,
     }  # fmt: skip
     note = folder / "dense.json"
-    if note.exists():
-        found = json.loads(note.read_text())
-        if wrong := [name for name in about if found.get(name) != about[name]]:
-            raise ValueError(
-                f"{folder} holds a model with {wrong[0]}={found.get(wrong[0])!r}, not {about[wrong[0]]!r}: "
-                "remove it or name another folder"
-            )
-        return load_model(folder, task).to(default_device()).eval(), found["score"]
-    result = fine_prune(
-        load_model(study.model, task), task, "dense", steps=about["steps"], lr=about["lr"],
-        batch_size=study.batch_size, bf16=study.bf16, progress=False,
-    )  # fmt: skip
-    log(f"dense {study.task}: score {result.score:.4f} in {result.seconds:.0f} s")
-    tokenizer = tokenizer_for(result.model)
-    model: Any = result.model
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    note.write_text(json.dumps(about | {"score": result.score, "loss": result.metrics["loss"]}) + "\n")
-    return load_model(folder, task).to(default_device()).eval(), result.score
+    if not note.exists():
+        result = fine_prune(
+            load_model(study.model, task), task, "dense", steps=about["steps"], lr=about["lr"],
+            batch_size=study.batch_size, bf16=study.bf16, progress=False,
+        )  # fmt: skip
+        log(f"dense {study.task}: score {result.score:.4f} in {result.seconds:.0f} s")
+        tokenizer = tokenizer_for(result.model)
+        model: Any = result.model
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        note.write_text(json.dumps(about | {"score": result.score, "loss": result.metrics["loss"]}) + "\n")
+    found = json.loads(note.read_text())
+    if wrong := [name for name in about if found.get(name) != about[name]]:
+        raise ValueError(
+            f"{folder} holds a model with {wrong[0]}={found.get(wrong[0])!r}, not {about[wrong[0]]!r}: "
+            "remove it or name another folder"
+        )
+    return load_model(folder, task).to(default_device()).eval(), found["score"]
 
 
-def _name(study: Study) -> str:
-    return study.model_name or (Path(study.model).name if Path(study.model).is_dir() else study.model)
-
-
-def _cell(study: Study, task: Task, method: str, flops: float, seed: int) -> dict[str, Any]:
+def planned(study: Study, method: str, flops: float, seed: int) -> Cell:
     """What is known of a run beforehand."""
     asked = parse_method(method)
-    options = [*sorted(study.options.split()), *(["heads=True"] if "heads" in asked else [])]
+    options = [_recorded(word) for word in study.options.split()]
     return {
         "task": study.task,
-        "model": _name(study),
+        "model": study.model_label,
         "method": asked["method"],
         "scale": asked["scale"],
-        "labelled": min(study.labels, study.sequences) if "labelled" in asked else 0,
-        "source": study.source or task.name,
+        "labelled": min(study.labels, study.sequences) if "labeled" in asked else 0,
+        "source": study.source or study.task,
         "flops": flops,
         "seed": seed,
         "sequences": study.sequences,
-        "options": " ".join(options),
-        "command": study.command,
+        "options": " ".join([*sorted(options), *(["heads=True"] if "heads" in asked else [])]),
+        "command": study.command(),
     }
 
 
-def _key(row: dict[str, Any]) -> tuple[str, ...]:
-    return tuple(f"{float(row[name]):.6g}" if name == "flops" else str(row[name]) for name in _KEY)
-
-
-def _append(out: Path, cell: dict[str, Any], log: Callable[[str], None]) -> None:
-    write_row(out, cell, UNLABELED_COLUMNS)
-    words = "task method scale labelled flops seed options score left seconds".split()
-    log(" ".join(f"{name} {cell[name]}" for name in words if cell[name] != ""))
+def _recorded(option: str) -> str:
+    name, separator, value = option.partition("=")
+    return f"{_RECORDED.get(name, name)}{separator}{value}"
