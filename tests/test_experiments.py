@@ -73,13 +73,15 @@ def test_tuning_never_sees_the_validation_split(monkeypatch, tmp_path):
     real = experiments.fine_prune
 
     def spy(model, task, *args, **kwargs):
-        seen.append((kwargs["seed"], set(task.rows["validation"]["sentence"]), set(task.rows["train"]["sentence"])))
+        seen.append(
+            (kwargs["seed"], set(task.examples["validation"]["sentence"]), set(task.examples["train"]["sentence"]))
+        )
         return real(model, task, *args, **kwargs)
 
     monkeypatch.setattr(experiments, "fine_prune", spy)
     run_grid(replace(SMALL, methods=("dense",), seeds=(0,)), tmp_path / "x.csv", log=lambda line: None)
     task = load_task("toy/sentiment")
-    validation = set(task.rows["validation"]["sentence"])
+    validation = set(task.examples["validation"]["sentence"])
     assert [seed for seed, *_ in seen] == [100, 100, 0]
     for seed, held_out, train in seen:
         assert not held_out & train
@@ -193,7 +195,9 @@ def test_a_grid_with_a_teacher(finished, tmp_path, monkeypatch):
 
     def spy(model, task, method, *args, teacher=None, **kwargs):
         result = real(model, task, method, *args, teacher=teacher, **kwargs)
-        seen.append((method, kwargs["seed"], kwargs["lr"], task.rows["validation"]["sentence"], result.model, teacher))
+        seen.append(
+            (method, kwargs["seed"], kwargs["lr"], task.examples["validation"]["sentence"], result.model, teacher)
+        )
         return result
 
     monkeypatch.setattr(experiments, "fine_prune", spy)
@@ -247,10 +251,13 @@ def test_a_fixed_sample_of_validation(tmp_path, monkeypatch):
     monkeypatch.setattr(experiments, "fine_prune", lambda m, task, *a, **k: seen.append(task) or real(m, task, *a, **k))
     grid = replace(SMALL, methods=("dense",), seeds=(0, 1), lrs=(1e-4,), score_rows=40)
     run_grid(grid, tmp_path / "x.csv")
-    whole = load_task("toy/sentiment").rows
+    whole = load_task("toy/sentiment").examples
     assert [task.size("validation") for task in seen] == [100, 40, 40]
-    assert seen[1].rows == seen[2].rows and seen[1].rows["train"] == whole["train"]
+    assert seen[1].examples == seen[2].examples and seen[1].examples["train"] == whole["train"]
     pairs = set(zip(whole["validation"]["sentence"], whole["validation"]["label"], strict=True))
-    assert set(zip(seen[1].rows["validation"]["sentence"], seen[1].rows["validation"]["label"], strict=True)) < pairs
+    assert (
+        set(zip(seen[1].examples["validation"]["sentence"], seen[1].examples["validation"]["label"], strict=True))
+        < pairs
+    )
     with pytest.raises(ValueError, match="score_rows=0"):
         run_grid(replace(grid, score_rows=0), tmp_path / "y.csv")

@@ -20,7 +20,8 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 ORDER = """
 paths masks scores schedule layers feedback structure.units pruner groups distill train structure.shrinking structure
 gradient_free.mask_search gradient_free.pruning gradient_free
-tasks.toy tasks.spans tasks.task tasks models
+tasks.toy.language tasks.toy.pretraining tasks.toy tasks.specs tasks.spans tasks.reading tasks.encoding
+tasks.evaluation tasks.task tasks models
 experiments.grid experiments.structured experiments.unlabeled experiments.sizes experiments
 course.anatomy
 course.figures.style course.figures.results course.figures.curves course.figures.derivations

@@ -36,11 +36,11 @@ def test_every_choice_of_groups_keeps_as_many_weights(name, density):
 
 def test_groups_are_run_tuned_and_not_run_again(monkeypatch, tmp_path):
     out = tmp_path / "structured.csv"
-    whole, scored = load_task(GRID.task).rows["validation"], []
+    whole, scored = load_task(GRID.task).examples["validation"], []
     real = structured.fine_prune
 
     def watch(model, task, *args, **given):
-        scored.append((given["seed"], task.rows["validation"] == whole))
+        scored.append((given["seed"], task.examples["validation"] == whole))
         return real(model, task, *args, **given)
 
     monkeypatch.setattr(structured, "fine_prune", watch)

@@ -245,9 +245,7 @@ def fewer_rows(task: Task, rows: int) -> Task:
     if not 1 <= rows <= total:
         raise ValueError(f"score_rows={rows!r}: from 1 to the {total} rows of {task.name}'s validation split")
     index = np.sort(np.random.default_rng(0).permutation(total)[:rows])
-    columns = task.rows["validation"]
-    chosen = {name: [values[i] for i in index] for name, values in columns.items()}
-    return replace(task, rows=task.rows | {"validation": chosen}, _encoded={})
+    return task.subset("validation", index)
 
 
 def _run(grid: Grid, task: Task, cell: dict[str, Any], teacher: Any = None) -> Result:

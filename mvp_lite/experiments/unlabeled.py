@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -193,10 +193,7 @@ def sample(
     if rows > total:
         raise ValueError(f"sequences={rows!r}: {source.name} has only {total} rows in train")
     index = np.sort(np.random.default_rng(seed).permutation(total)[:rows])
-    columns = source.rows["train"]
-    chosen = {name: [values[i] for i in index] for name, values in columns.items()}
-    part = replace(source, rows=source.rows | {"train": chosen}, _encoded={})
-    return list(part.encode(tokenizer).batches("train", batch_size, device=device))
+    return list(source.subset("train", index).encode(tokenizer).batches("train", batch_size, device=device))
 
 
 def dense_model(study: Study, task: Task, log: Callable[[str], None] = print) -> tuple[Any, float]:
