@@ -1,7 +1,8 @@
-r"""Distillation: learning from a teacher's outputs beside the labels.
+r"""Distillation: learning from a teacher's outputs in addition to the labels.
 
 $\mathcal L=\alpha_{ce}\mathcal L_{ce}+\alpha_{kd}T^2\,\mathrm{KL}\big(\mathrm{softmax}(z^{tea}/T)\,\|\,
-\mathrm{softmax}(z^{stu}/T)\big)$. It is a loss like any other: G, and with it the gradient of the scores, follows.
+\mathrm{softmax}(z^{stu}/T)\big)$ (Hinton et al. 2015; Sanh et al. 2020, Table 3). It is a loss like any other: $G$ is
+its gradient, and the gradient of the scores is still $G\odot W$.
 """
 
 from __future__ import annotations
@@ -23,12 +24,13 @@ _TARGETS = ("labels", "start_positions", "end_positions")
 def distillation_loss(student: Tensor, teacher: Tensor, temperature: float = 2.0) -> Tensor:
     r"""$T^2\,\mathrm{KL}(\mathrm{softmax}(z^{tea}/T)\,\|\,\mathrm{softmax}(z^{stu}/T))$, mean over the batch; a scalar.
 
-    $T^2$ keeps the size of the gradient: with respect to `student` it is $T(q-p)$ divided by the batch size, where p
-    and q are the softened probabilities of teacher and student.
+    $T^2$ keeps the magnitude of the gradient: with respect to `student` it is $T(q-p)$ divided by the batch size,
+    where p and q are the softened probabilities of teacher and student.
 
     Args:
-        student, teacher: logits (batch, classes); of a span's start or end (batch, tokens). In half precision they are
-            computed with in float32.
+        student, teacher: logits (batch, classes); of a span's start or end (batch, tokens). Half precision is converted
+            to float32.
+        temperature: T > 0.
 
     Raises:
         ValueError: shapes that differ or are not (batch, at least 2 classes).
@@ -36,8 +38,8 @@ def distillation_loss(student: Tensor, teacher: Tensor, temperature: float = 2.0
     if student.shape != teacher.shape or student.ndim != 2 or student.shape[1] < 2:
         shapes = f"student {tuple(student.shape)}, teacher {tuple(teacher.shape)} (regression has no classes)"
         raise ValueError(f"{shapes}: logits of both must be (batch, classes), with the same 2 or more classes")
-    kind = torch.promote_types(student.dtype, torch.float32)
-    log_q, log_p = (torch.log_softmax(z.to(kind) / temperature, dim=-1) for z in (student, teacher))
+    dtype = torch.promote_types(student.dtype, torch.float32)
+    log_q, log_p = (torch.log_softmax(z.to(dtype) / temperature, dim=-1) for z in (student, teacher))
     return temperature**2 * nn.functional.kl_div(log_q, log_p, reduction="batchmean", log_target=True)
 
 
@@ -45,11 +47,12 @@ def distillation_loss(student: Tensor, teacher: Tensor, temperature: float = 2.0
 class Teacher:
     """A trained model that a student learns from: for `fine_prune(teacher=…)`, or in a loop of your own.
 
-    Sanh et al. 2020, Table 3, call the loss a convex combination of the two; weights and temperature are their code's.
+    Sanh et al. 2020, Table 3, call the loss a convex combination of the two; the default weights and temperature are
+    their code's.
 
     Args:
-        model: same input, same classes in the same order (a head for regression has none, and raises). It is put into
-            evaluation mode and gets no gradient.
+        model: same input, same classes in the same order (a regression head has none, and raises). It is put into
+            evaluation mode, gets no gradient and does not see the targets.
         alpha_ce, alpha_kd: weights of the student's own loss and of `distillation_loss`.
         temperature: T > 0.
 
@@ -69,13 +72,20 @@ class Teacher:
             raise ValueError(f"{given}: weights of at least 0, not both 0, and a positive temperature; all finite")
 
     def loss(self, outputs: Any, batch: Mapping[str, Any]) -> Tensor:
-        """The mixed loss of a student's `outputs` (its `.loss` included) on `batch`, which the teacher reads too.
+        """The mixed loss of a student on `batch`; a scalar.
 
         Where a model has two heads (start and end of an answer) the distillation loss is the mean of theirs.
+
+        Args:
+            outputs: what the student returned for the batch: `.loss` and its logits.
+            batch: the arguments that the student got; the teacher gets them without the targets.
+
+        Raises:
+            ValueError: logits that do not fit, see `distillation_loss`.
         """
         self.model.eval()
         with torch.no_grad():
-            known = self.model(**{name: value for name, value in batch.items() if name not in _TARGETS})
-        parts = [distillation_loss(outputs[h], known[h], self.temperature) for h in _HEADS if h in outputs]
-        mixed: Tensor = self.alpha_ce * outputs.loss + self.alpha_kd * torch.stack(parts).mean()
+            taught = self.model(**{name: value for name, value in batch.items() if name not in _TARGETS})
+        terms = [distillation_loss(outputs[h], taught[h], self.temperature) for h in _HEADS if h in outputs]
+        mixed: Tensor = self.alpha_ce * outputs.loss + self.alpha_kd * torch.stack(terms).mean()
         return mixed

@@ -1,4 +1,4 @@
-"""Encoders with the head a task needs: the toy's, a local folder's or a hub's, by one function."""
+"""Encoders with the head a task needs, from the package, a local folder or the hub; and their tokenizers."""
 
 import os
 from collections.abc import Iterator
@@ -17,12 +17,16 @@ def load_model(name_or_path: str | Path, task: Task, *, pretrained: bool = True,
 
     A regression task gets a classification head of one output, trained by mean squared error.
 
-    `name_or_path` is "toy" (the encoder in the package), a local folder or a hub name. Weights that the checkpoint
-    lacks (the head; all of them with `pretrained=False`) are drawn with `seed`, without touching the global random
-    state.
+    Args:
+        name_or_path: "toy" (the encoder in the package), a local folder or a hub name.
+        task: decides the head.
+        pretrained: False draws all weights at random.
+        seed: of the weights that the checkpoint lacks (the head, or all); the global random state is left alone.
 
-    Raises FileNotFoundError for a folder that does not exist, OSError for a hub name that cannot be reached, and
-    ValueError for a checkpoint without the encoder's weights or with a head of another size.
+    Raises:
+        FileNotFoundError: a folder that does not exist.
+        OSError: a hub name that cannot be reached.
+        ValueError: a checkpoint without the encoder's weights or with a head of another size.
     """
     from transformers import AutoConfig, AutoModelForQuestionAnswering, AutoModelForSequenceClassification
 
@@ -53,8 +57,11 @@ def load_model(name_or_path: str | Path, task: Task, *, pretrained: bool = True,
 def tokenizer_for(model: Any) -> Any:
     """The tokenizer stored beside the model that `load_model` or `from_pretrained` returned.
 
-    One without a pad token pads with its end token. Raises ValueError if the model does not know where it came from,
-    or if there is no tokenizer or another model's; OSError if a hub name cannot be reached.
+    One without a pad token pads with its end token.
+
+    Raises:
+        ValueError: the model does not know where it came from, or there is no tokenizer, or another model's.
+        OSError: a hub name that cannot be reached.
     """
     from transformers import AutoTokenizer
 

@@ -3,31 +3,77 @@
 from __future__ import annotations
 
 import os
+import reprlib
 import time
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from mvp_lite.distill import Teacher
+from mvp_lite.methods import Method
 from mvp_lite.pruner import Pruner
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Result", "default_device", "fine_prune"]
+__all__ = ["EncodedTaskLike", "Result", "TaskLike", "default_device", "fine_prune"]
+
+# A dense float matrix has almost no exact zeros; one that was quantized to 8 bits has some per cent.
+_DENSE = 0.9
+
+
+class EncodedTaskLike(Protocol):
+    """What `fine_prune` trains and scores on: tensors of a task, for one tokenizer."""
+
+    def check_head(self, model: nn.Module) -> None:
+        """Raise ValueError if the model's outputs do not fit the task; called before training."""
+
+    def batches(
+        self, split: str, batch_size: int, *, seed: int, steps: int, device: torch.device
+    ) -> Iterable[dict[str, Tensor]]:
+        """`steps` batches of split "train" on `device`, arguments for `model(**batch)`, whose output has a `.loss`."""
+
+    def evaluate(self, model: nn.Module, split: str, *, device: torch.device) -> dict[str, float]:
+        """Scores of the model on split "validation", in per cent; one is named "score"."""
+
+
+class TaskLike(Protocol):
+    """What `fine_prune` needs of a task: `load_task` returns one, and any object with these four is one."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def tokenizer(self) -> Any:
+        """Passed to `encode`; where it is None, the one stored beside the model."""
+
+    def recipe(self, batch_size: int) -> tuple[int, float]:
+        """Optimizer steps and learning rate where `fine_prune` is given none."""
+
+    def encode(self, tokenizer: Any) -> EncodedTaskLike:
+        """The task's tensors."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """What a run gave. `score` in per cent on the validation split; `density` is the measured fraction kept.
+    """Outcome of a run.
 
-    `history`: one row per step (step, loss, density, lr, penalty). `report`: one row per pruned matrix. `metrics`:
-    everything `evaluate` returned. `settings`: what the run was asked for. `model` is plain: no hooks, zeros baked in.
-    `masters` and `scores`: for each pruned matrix its dense weights at the end, pruned entries included, and the scores
-    it was cut by (none for magnitude, whose scores are the sizes of the masters), on the CPU.
+    Attributes:
+        score: the task's metric on the validation split, in per cent.
+        density: measured fraction of the target weights that is kept.
+        metrics: everything that `evaluate` returned.
+        history: one row per step: step, loss, density, lr, penalty.
+        report: one row per pruned matrix, see `Pruner.report`.
+        settings: the arguments of the run, defaults included.
+        seconds: wall time.
+        model: without hooks; pruned entries are zeros.
+        masters: for each pruned matrix its dense weights at the end, pruned entries included, on the CPU.
+        scores: for each pruned matrix, or set of groups, the scores that decided its mask, on the CPU; empty for
+            magnitude, whose scores are the absolute values of the masters.
     """
 
     score: float
@@ -53,8 +99,8 @@ def default_device() -> torch.device:
 
 def fine_prune(
     model: nn.Module,
-    task: Any,
-    method: str = "movement",
+    task: TaskLike,
+    method: str | type[Method] = "movement",
     density: float = 0.03,
     *,
     steps: int | None = None,
@@ -73,17 +119,17 @@ def fine_prune(
     progress: bool = True,
     **options: Any,
 ) -> Result:
-    """Fine-tune `model` on `task` in place and prune it on the way; returns scores, history and the plain model.
+    """Fine-tune `model` on `task` in place and prune it meanwhile; returns scores, history and the plain model.
 
-    As in Sanh et al. 2020: AdamW without decay, linear warm-up over a tenth of the steps and linear decay to 0 for
-    both rates, joint gradient clipping, embeddings frozen.
+    As in Sanh et al. 2020: AdamW without decay, linear warm-up over a tenth of the steps and linear decay to 0 for the
+    learning rates of weights and scores, joint gradient clipping, embeddings frozen.
 
     Args:
-        model: what `load_model` or `from_pretrained` returned; start each run from a fresh one.
-        task: what `load_task` returned.
-        method: a `Pruner` method, or "dense" for plain fine-tuning.
+        model: what `load_model` or `from_pretrained` returned; load a new one for each run.
+        task: what `load_task` returned, or an object of your own: see `TaskLike`.
+        method: a `Pruner` method (a name, or a class of your own), or "dense" for plain fine-tuning.
         density: fraction of the encoder's matrices kept, in (0, 1].
-        steps, lr: optimizer steps and rate of the weights (default: the task's own, `task.recipe`).
+        steps, lr: optimizer steps and learning rate of the weights (default: the task's own, `task.recipe`).
         score_lr, warmup_steps, cooldown_steps: see `Pruner`; so are all further options (scope, target, penalty, …).
         batch_size: sequences per step.
         seed: order of the data, dropout, and the pruner's noise. The global random state is left alone.
@@ -91,27 +137,33 @@ def fine_prune(
         freeze_embeddings: train everything but the embeddings.
         max_norm: clip the joint gradient norm to this.
         bf16: forward pass under bfloat16 autocast; weights, scores and optimizer stay in float32.
-        teacher: a model fine-tuned on the task, to learn from beside the labels; a `Teacher` sets weights and
+        teacher: a model fine-tuned on the task, to learn from in addition to the labels; a `Teacher` sets weights and
             temperature.
         tokenizer: default: the one stored beside the model.
         progress: show a bar with loss, density and, at the end, the score.
 
     Raises:
+        TypeError: a task without the attributes of `TaskLike`.
         ValueError: bad settings, a head that does not fit the task, NaN gradients; see `Pruner`.
+
+    Warns:
+        UserWarning: the matrices to prune have many zeros already, as in a model that was pruned before.
     """
     import pandas as pd
     from tqdm.auto import tqdm
 
     started = time.perf_counter()
+    _check_attributes("task", task, TaskLike)
     recipe = task.recipe(batch_size)
     steps, lr = recipe[0] if steps is None else steps, recipe[1] if lr is None else lr
     for name, value in (("lr", lr), ("max_norm", max_norm)):
         if not value > 0:
             raise ValueError(f"{name}={value!r}: a positive number")
     if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
-        raise ValueError(f"steps={steps!r}: a whole number of optimizer steps, at least 1")
+        raise ValueError(f"steps={steps!r}: an integer number of optimizer steps, at least 1")
     device = default_device() if device is None else torch.device(device)
     encoded = task.encode(_tokenizer(model, task) if tokenizer is None else tokenizer)
+    _check_attributes("task.encode(tokenizer)", encoded, EncodedTaskLike)
     encoded.check_head(model)
 
     teacher = Teacher(teacher) if isinstance(teacher, nn.Module) else teacher
@@ -131,12 +183,13 @@ def fine_prune(
                 model, method, density=density, total_steps=steps, warmup_steps=warmup_steps,
                 cooldown_steps=cooldown_steps, score_lr=score_lr, seed=seed, **options,
             ).attach(optimizer)  # fmt: skip
+            _warn_if_sparse(pruner)
         elif options:
             raise ValueError(f"method='dense' takes no pruning options, got {', '.join(options)}")
         batches = encoded.batches("train", batch_size, seed=seed, steps=steps, device=device)
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(seed)
-            for row in _train(model, optimizer, pruner, teacher, batches, steps, max_norm, bf16):
+            for row in _train(model, optimizer, pruner, teacher, batches, steps, max_norm, device, bf16):
                 rows.append(row)
                 bar.update()
                 if len(rows) % 10 == 0:
@@ -150,7 +203,13 @@ def fine_prune(
     kept = 1.0 if pruner is None else pruner.density
     bar.set_postfix(loss=f"{rows[-1][1]:.3f}", density=f"{kept:.3f}", score=f"{metrics['score']:.1f}")
     bar.close()
-    settings = {"task": task.name, "method": method, "density": density if pruner else 1.0, "steps": steps, "lr": lr}
+    settings: dict[str, Any] = {
+        "task": task.name,
+        "method": method,
+        "density": density if pruner else 1.0,
+        "steps": steps,
+        "lr": lr,
+    }
     settings |= {"batch_size": batch_size, "seed": seed, "freeze_embeddings": freeze_embeddings, "bf16": bf16}
     settings |= {"device": str(device), "score_lr": (pruner.score_lr or None) if pruner else None}
     settings |= {name: getattr(teacher, name, None) for name in ("alpha_ce", "alpha_kd", "temperature")}
@@ -171,8 +230,8 @@ def fine_prune(
 
 
 def _train(
-    model: nn.Module, optimizer: torch.optim.Optimizer, pruner: Pruner | None, teacher: Teacher | None, batches: Any,
-    steps: int, max_norm: float, bf16: bool,
+    model: nn.Module, optimizer: torch.optim.Optimizer, pruner: Pruner | None, teacher: Teacher | None,
+    batches: Iterable[dict[str, Tensor]], steps: int, max_norm: float, device: torch.device, bf16: bool,
 ) -> Iterator[tuple[int, float, float, float, float]]:  # fmt: skip
     """The loop itself; yields (step, loss, density, lr, penalty)."""
     warmup = max(1, steps // 10)
@@ -183,7 +242,7 @@ def _train(
     for step, batch in enumerate(batches):
         lr = float(scheduler.get_last_lr()[0])
         density, penalty = (1.0, 0.0) if pruner is None else (pruner.density, pruner.penalty)
-        with torch.autocast(batch["input_ids"].device.type, dtype=torch.bfloat16, enabled=bf16):
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
             outputs = model(**batch)
             loss = outputs.loss if teacher is None else teacher.loss(outputs, batch)
         loss.backward()
@@ -197,6 +256,27 @@ def _train(
         yield step, loss.item(), density, lr, penalty
 
 
+def _check_attributes(argument: str, value: Any, protocol: type) -> None:
+    missing = [name for name in vars(protocol) if name[0] != "_" and not hasattr(value, name)]
+    if missing:
+        raise TypeError(
+            f"{argument}={reprlib.repr(value)} lacks {', '.join(missing)}: give what load_task returns, or an object "
+            f"with the attributes of mvp_lite.train.{protocol.__name__}"
+        )
+
+
+def _warn_if_sparse(pruner: Pruner) -> None:
+    weights = [matrix.master for matrix in pruner.matrices]
+    density = sum(int(torch.count_nonzero(W)) for W in weights) / sum(W.numel() for W in weights)
+    if density < _DENSE:
+        warnings.warn(
+            f"only a fraction of {density:.3g} of the entries to prune is non-zero before training: the model seems "
+            "to be pruned already. Load a new one for each run; to prune in stages on purpose, ignore this.",
+            UserWarning,
+            stacklevel=3,
+        )
+
+
 def _embeddings(model: nn.Module) -> list[nn.Parameter]:
     """Trainable parameters of the embeddings: of every `nn.Embedding` and of modules named after them."""
     found = {}
@@ -206,7 +286,7 @@ def _embeddings(model: nn.Module) -> list[nn.Parameter]:
     return list(found.values())
 
 
-def _tokenizer(model: nn.Module, task: Any) -> Any:
+def _tokenizer(model: nn.Module, task: TaskLike) -> Any:
     """The task's own, or the one stored beside the model; None where nothing is known (`encode` then says so)."""
     from transformers import AutoTokenizer
 

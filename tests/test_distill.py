@@ -1,4 +1,4 @@
-"""Distillation: the loss against loops and closed forms, the teacher's manners, `fine_prune`, the stock Trainer."""
+"""Distillation: the loss against loops and closed forms, what a teacher gets, `fine_prune`, the stock Trainer."""
 
 import copy
 import math
@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from transformers import BertConfig, BertForQuestionAnswering, PrinterCallback, TrainingArguments
+from transformers.utils import ModelOutput
 
 import mvp_lite as mvp
 
@@ -38,7 +39,7 @@ def test_gradient_is_the_difference_of_softened_probabilities():
     assert torch.autograd.gradcheck(lambda z: mvp.distillation_loss(z, teacher, T), student)
 
 
-def test_temperature_squared_keeps_the_size_of_the_gradient():
+def test_temperature_squared_keeps_the_magnitude_of_the_gradient():
     sizes = {}
     for T in (10.0, 100.0):
         student = logits(0).requires_grad_()
@@ -118,11 +119,36 @@ def test_mixed_loss_of_spans_is_the_mean_of_start_and_end():
     student, other = BertForQuestionAnswering(config).eval(), BertForQuestionAnswering(config)
     batch = {"input_ids": torch.randint(0, 30, (3, 12)), "start_positions": torch.tensor([1, 2, 3]),
              "end_positions": torch.tensor([4, 2, 9])}  # fmt: skip
-    outputs, known = student(**batch), other.eval()(input_ids=batch["input_ids"])
-    start = mvp.distillation_loss(outputs.start_logits, known.start_logits)
-    end = mvp.distillation_loss(outputs.end_logits, known.end_logits)
+    outputs, taught = student(**batch), other.eval()(input_ids=batch["input_ids"])
+    start = mvp.distillation_loss(outputs.start_logits, taught.start_logits)
+    end = mvp.distillation_loss(outputs.end_logits, taught.end_logits)
     found = mvp.Teacher(other).loss(outputs, batch)
     torch.testing.assert_close(found, 0.1 * outputs.loss + 0.9 * (start + end) / 2)
+
+
+class Blind(torch.nn.Module):
+    """A teacher that returns fixed logits and refuses the targets of a batch."""
+
+    def __init__(self, **logits):
+        super().__init__()
+        self.logits, self.seen = logits, None
+
+    def forward(self, **batch):
+        assert not batch.keys() & {"labels", "start_positions", "end_positions"}, "the teacher got the targets"
+        self.seen = set(batch)
+        return self.logits
+
+
+@pytest.mark.parametrize("targets", [("labels",), ("start_positions", "end_positions")])
+def test_a_teacher_never_sees_the_targets(targets):
+    heads = ("logits",) if targets == ("labels",) else ("start_logits", "end_logits")
+    student = ModelOutput(loss=torch.tensor(1.0), **{head: logits(0) for head in heads})
+    other = Blind(**{head: logits(1) for head in heads})
+    batch = {"input_ids": torch.ones(4, 3), "attention_mask": torch.ones(4, 3)}
+    found = mvp.Teacher(other).loss(student, batch | {name: torch.ones(4) for name in targets})
+    assert other.seen == set(batch)
+    expected = 0.1 + 0.9 * float(mvp.distillation_loss(logits(0), logits(1)))
+    assert float(found) == pytest.approx(expected, rel=1e-6)
 
 
 def prune(encoder, task, **options):
@@ -165,7 +191,7 @@ def test_the_trainers_recipe_is_the_plain_loop(task, encoder, tmp_path, device):
     (code,) = re.findall(r"<!-- example: teacher -->\n```python\n(.*?)```", text, flags=re.S)
     encoded = task.encode(mvp.tokenizer_for(encoder))
     batch = next(encoded.batches("train", 16, seed=0))
-    rows = [{name: value[i] for name, value in batch.items()} for i in range(16)]
+    examples = [{name: value[i] for name, value in batch.items()} for i in range(16)]
     dense = mvp.load_model("toy", task, seed=5).to(device)
     found = {}
     for micro in (16, 8):
@@ -179,7 +205,7 @@ def test_the_trainers_recipe_is_the_plain_loop(task, encoder, tmp_path, device):
             max_grad_norm=0.0, report_to="none", disable_tqdm=True, logging_strategy="no", save_strategy="no",
             use_cpu=device == "cpu", dataloader_pin_memory=False, lr_scheduler_type="constant",
         )  # fmt: skip
-        names = {"model": model, "dense": dense, "args": args, "dataset": rows, "optimizer": optimizer}
+        names = {"model": model, "dense": dense, "args": args, "dataset": examples, "optimizer": optimizer}
         exec("import mvp_lite as mvp\n" + code, names)
         names["trainer"].remove_callback(PrinterCallback)
         names["trainer"].train()
@@ -188,6 +214,6 @@ def test_the_trainers_recipe_is_the_plain_loop(task, encoder, tmp_path, device):
     outputs = model(**batch)
     mvp.Teacher(dense.cpu()).loss(outputs, batch).backward()
     for name, p in model.named_parameters():
-        wanted = torch.zeros_like(p) if p.grad is None else -p.grad
+        expected = torch.zeros_like(p) if p.grad is None else -p.grad
         for micro, moved in found.items():
-            torch.testing.assert_close(moved[name], wanted, rtol=1e-3, atol=1e-5, msg=f"{micro} {name}")
+            torch.testing.assert_close(moved[name], expected, rtol=1e-3, atol=1e-5, msg=f"{micro} {name}")

@@ -43,7 +43,7 @@ SMALL = Grid(
 
 def examples(task, split):
     """Sentences of a sentiment task with their labels, in their order."""
-    return list(zip(task.rows[split]["sentence"], task.rows[split]["label"], strict=True))
+    return list(zip(task.examples[split]["sentence"], task.examples[split]["label"], strict=True))
 
 
 def settings_of(command):

@@ -21,7 +21,8 @@ ORDER = """
 paths _selection masks scores schedule layers penalty_control methods structure.units matrices groups pruner
 distill train structure.shrinking structure
 gradient_free.mask_search gradient_free.pruning gradient_free
-tasks.toy tasks.spans tasks.task tasks models
+tasks.toy.language tasks.toy.pretraining tasks.toy tasks.specs tasks.spans tasks.reading tasks.encoding
+tasks.evaluation tasks.task tasks models
 experiments.table experiments.subsets experiments.settings experiments.grid experiments.lambdas
 experiments.structured experiments.unlabeled experiments.sizes experiments
 course.anatomy

@@ -55,7 +55,7 @@ def test_groups_are_tuned_and_not_run_again(monkeypatch, tmp_path):
     real = structured.fine_prune
 
     def watch(model, task, *args, **given):
-        scored.append((given["seed"], task.rows["validation"] == whole.rows["validation"]))
+        scored.append((given["seed"], task.examples["validation"] == whole.examples["validation"]))
         return real(model, task, *args, **given)
 
     monkeypatch.setattr(structured, "fine_prune", watch)

@@ -1,4 +1,4 @@
-"""The toy language: rows by slow independent rules, shipped files by their hashes, a miniature made twice."""
+"""The toy language: examples by slow independent rules, shipped files by their hashes, a miniature made twice."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import torch
 
 from mvp_lite.paths import data_path
 from mvp_lite.tasks import toy
+from mvp_lite.tasks.toy import language, pretraining
 
 TASKS = ["sentiment", "inference", "paraphrase", "qa"]
 COLUMNS = {
@@ -29,46 +30,50 @@ def shipped(task: str, split: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines]
 
 
-def texts(row: dict[str, Any]) -> list[str]:
-    return [row[key] for key in sorted(row) if key not in ("id", "label", "answers")]
+def texts(example: dict[str, Any]) -> list[str]:
+    return [example[key] for key in sorted(example) if key not in ("id", "label", "answers")]
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_shipped_rows(task: str) -> None:
+def test_shipped_examples(task: str) -> None:
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(data_path("toy", "encoder"))
     recipe = toy.Recipe()
     seen: dict[str, set[tuple[str, ...]]] = {}
-    for split, count in (("train", recipe.train_rows), ("validation", recipe.validation_rows)):
-        rows = shipped(task, split)
-        assert len(rows) == count
-        assert all(set(row) == COLUMNS[task] for row in rows)
+    for split, count in (("train", recipe.train_examples), ("validation", recipe.validation_examples)):
+        examples = shipped(task, split)
+        assert len(examples) == count
+        assert all(set(example) == COLUMNS[task] for example in examples)
         if task != "qa":
-            shares = Counter(row["label"] for row in rows)
+            shares = Counter(example["label"] for example in examples)
             assert sorted(shares) == list(range(len(toy.LABELS[task])))
             assert max(shares.values()) - min(shares.values()) <= 1
-        ids = tokenizer(*[list(column) for column in zip(*map(texts, rows), strict=True)])["input_ids"]
+        ids = tokenizer(*[list(column) for column in zip(*map(texts, examples), strict=True)])["input_ids"]
         assert max(map(len, ids)) <= toy.MAX_LENGTH
         assert all(tokenizer.unk_token_id not in row for row in ids)
-        seen[split] = {tuple(sorted(texts(row))) for row in rows}
+        seen[split] = {tuple(sorted(texts(example))) for example in examples}
     assert not seen["train"] & seen["validation"]
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_rows_come_from_the_seed(task: str) -> None:
-    rows = shipped(task, "validation")
-    assert toy.task_rows(task, "validation", len(rows), toy.Recipe().seed) == rows
-    assert toy.task_rows(task, "validation", 30, 5) == toy.task_rows(task, "validation", 30, 5)
-    assert toy.task_rows(task, "validation", 30, 5) != toy.task_rows(task, "validation", 30, 6)
+def test_examples_come_from_the_seed(task: str) -> None:
+    examples = shipped(task, "validation")
+    assert toy.task_examples(task, "validation", len(examples), toy.Recipe().seed) == examples
+    assert toy.task_examples(task, "validation", 30, 5) == toy.task_examples(task, "validation", 30, 5)
+    assert toy.task_examples(task, "validation", 30, 5) != toy.task_examples(task, "validation", 30, 6)
 
 
-def test_pretraining_never_meets_the_rows() -> None:
-    known = {tuple(sorted(texts(row))) for task in TASKS for s in ("train", "validation") for row in shipped(task, s)}
+def test_pretraining_never_meets_the_examples() -> None:
+    known = {
+        tuple(sorted(texts(example))) for task in TASKS for s in ("train", "validation") for example in shipped(task, s)
+    }
     words = toy.vocabulary()
     batch = toy.pretraining_batch(0, 3, 64)
     whole = torch.where(batch["labels"] >= 0, batch["labels"], batch["input_ids"])
-    skip = {"[CLS]", "[SEP]", "[PAD]"} | {w for group in (toy.LINKS, toy.SAMENESS) for ws in group.values() for w in ws}
+    skip = {"[CLS]", "[SEP]", "[PAD]"} | {
+        w for group in (language.LINKS, language.SAMENESS) for ws in group.values() for w in ws
+    }
     for ids, segments in zip(whole.tolist(), batch["token_type_ids"].tolist(), strict=True):
         pair = [
             " ".join(words[i] for i, s in zip(ids, segments, strict=True) if s == side and words[i] not in skip)
@@ -79,15 +84,15 @@ def test_pretraining_never_meets_the_rows() -> None:
 
 
 def test_sentiment_labels_by_reading_the_sentence() -> None:
-    for row in shipped("sentiment", "train"):
-        sentence = row["sentence"]
+    for example in shipped("sentiment", "train"):
+        sentence = example["sentence"]
         main = sentence.split(" but ")[1] if " but " in sentence else sentence.split(" though ")[0].split(" and ")[0]
-        good = main.split()[-1] in toy.PRAISE
-        assert row["label"] == int(good != (" not " in main)), sentence
+        good = main.split()[-1] in language.PRAISE
+        assert example["label"] == int(good != (" not " in main)), sentence
 
 
 def test_paraphrase_labels_by_reading_the_questions() -> None:
-    synonym = {word: pair for pair in toy.PERSON_VERBS for word in pair.split()}
+    synonym = {word: pair for pair in language.PERSON_VERBS for word in pair.split()}
 
     def meaning(question: str) -> tuple[str, str, str]:
         words = question.split()
@@ -97,13 +102,13 @@ def test_paraphrase_labels_by_reading_the_questions() -> None:
             _, patient, verb, _, agent, _ = words
         return agent, synonym[verb], patient
 
-    for row in shipped("paraphrase", "train"):
-        assert row["label"] == int(meaning(row["question1"]) == meaning(row["question2"])), row
+    for example in shipped("paraphrase", "train"):
+        assert example["label"] == int(meaning(example["question1"]) == meaning(example["question2"])), example
 
 
 def test_inference_labels_by_enumerating_worlds() -> None:
     """A world is what one person (perhaps another too) did to one thing; the label is what holds in all worlds."""
-    synonym = {word: pair for pair in toy.THING_VERBS for word in pair.split()}
+    synonym = {word: pair for pair in language.THING_VERBS for word in pair.split()}
 
     def parse(text: str) -> dict[str, Any]:
         words = [synonym.get(word, word) for word in text.split()]
@@ -121,24 +126,24 @@ def test_inference_labels_by_enumerating_worlds() -> None:
         return (
             claim["who"] in (event["who"], "someone")
             and claim["verb"] == event["verb"]
-            and claim["noun"] in (event["noun"], toy.KIND_OF[str(event["noun"])])
+            and claim["noun"] in (event["noun"], language.CATEGORY_OF[str(event["noun"])])
             and claim["adjective"] in (event["adjective"], None)
         )
 
     def holds(event: dict[str, str | None], claim: dict[str, Any]) -> bool:
         return fits(event, claim) != claim["never"]
 
-    for row in shipped("inference", "validation"):
-        premise, hypothesis = parse(row["premise"]), parse(row["hypothesis"])
-        opposite = toy.OPPOSITE.get(premise["adjective"])
+    for example in shipped("inference", "validation"):
+        premise, hypothesis = parse(example["premise"]), parse(example["hypothesis"])
+        opposite = language.OPPOSITE.get(premise["adjective"])
         if opposite and hypothesis["adjective"] == opposite and not (premise["never"] or hypothesis["never"]):
             clash = {**hypothesis, "adjective": premise["adjective"]}
             same_person = premise["who"] == hypothesis["who"]
             event = {key: premise[key] for key in ("who", "verb", "noun", "adjective")}
-            assert row["label"] == (2 if same_person and fits(event, clash) else 1), row
+            assert example["label"] == (2 if same_person and fits(event, clash) else 1), example
             continue
-        kinds = [claim["noun"] for claim in (premise, hypothesis)]
-        nouns = {n for kind in kinds for n in toy.KINDS.get(kind, [kind])} | {"dog", "apple"}
+        named = [claim["noun"] for claim in (premise, hypothesis)]
+        nouns = {n for noun in named for n in language.CATEGORIES.get(noun, [noun])} | {"dog", "apple"}
         worlds = [
             dict(zip(("who", "verb", "noun", "adjective"), values, strict=True))
             for values in itertools.product(
@@ -159,24 +164,24 @@ def test_inference_labels_by_enumerating_worlds() -> None:
                     (fits(event, hypothesis) or fits(other, hypothesis)) != hypothesis["never"] for other in worlds
                 }
         expected = 1 if len(outcomes) == 2 else (0 if outcomes == {True} else 2)
-        assert row["label"] == expected, row
+        assert example["label"] == expected, example
 
 
 def test_answers_stand_where_they_say() -> None:
-    synonym = {word: pair for pair in toy.THING_VERBS for word in pair.split()}
-    for row in shipped("qa", "train") + shipped("qa", "validation"):
-        (answer,), (start,) = row["answers"]["text"], row["answers"]["answer_start"]
-        context, question = row["context"], row["question"].split()
+    synonym = {word: pair for pair in language.THING_VERBS for word in pair.split()}
+    for example in shipped("qa", "train") + shipped("qa", "validation"):
+        (answer,), (start,) = example["answers"]["text"], example["answers"]["answer_start"]
+        context, question = example["context"], example["question"].split()
         assert context[start : start + len(answer)] == answer
         assert start == 0 or context[start - 1] == " "
         right = []
         for who, verb, _, *thing in (fact.split() for fact in context.rstrip(" .").split(" . ")):
             asked = synonym[question[1] if question[0] == "who" else question[3]] == synonym[verb]
-            if question[0] == "who" and asked and question[3] in (thing[-1], toy.KIND_OF[thing[-1]]):
+            if question[0] == "who" and asked and question[3] in (thing[-1], language.CATEGORY_OF[thing[-1]]):
                 right.append(who)
             if question[0] == "what" and asked and question[2] == who:
                 right.append(" ".join(thing))
-        assert right == [answer], row
+        assert right == [answer], example
 
 
 def test_files_are_the_ones_in_the_manifest() -> None:
@@ -199,7 +204,7 @@ def test_miniature_twice_and_after_a_kill(tmp_path: Path, monkeypatch: pytest.Mo
         return batch(seed, step, batch_size)
 
     batch = toy.pretraining_batch
-    monkeypatch.setattr(toy, "pretraining_batch", killed)
+    monkeypatch.setattr(pretraining, "pretraining_batch", killed)
     with pytest.raises(KeyboardInterrupt):
         toy.build(tmp_path / "c", toy.TINY, checkpoint_every=2, progress=False)
     monkeypatch.undo()
@@ -217,8 +222,8 @@ def test_building_leaves_the_global_generator_alone(tmp_path: Path) -> None:
 
 def test_pretraining_batches() -> None:
     words = toy.vocabulary()
-    groups = {"sentiment": toy.MOODS, "inference": toy.LINKS, "paraphrase": toy.SAMENESS}
-    guessed = dict.fromkeys(groups, 0)
+    groups = {"sentiment": language.MOODS, "inference": language.LINKS, "paraphrase": language.SAMENESS}
+    predicted = dict.fromkeys(groups, 0)
     for step in range(20):
         batch = toy.pretraining_batch(1, step, 64)
         asked = batch["labels"] >= 0
@@ -226,22 +231,22 @@ def test_pretraining_batches() -> None:
         assert (batch["attention_mask"][asked] == 1).all()
         for task, group in groups.items():
             links = torch.tensor([words.index(word) for ws in group.values() for word in ws])
-            guessed[task] += int(torch.isin(batch["labels"], links).sum())
-            assert (batch["telling"][torch.isin(batch["labels"], links)] == 1).all()
+            predicted[task] += int(torch.isin(batch["labels"], links).sum())
+            assert (batch["cues"][torch.isin(batch["labels"], links)] == 1).all()
     # 0.35 left out, 0.7 of the rest hidden; in pairs half of the rest shows its link
-    for task, count in guessed.items():
+    for task, count in predicted.items():
         assert abs(count / (20 * 16) - (0.35 + 0.65 * (0.7 if task == "sentiment" else 0.35))) < 0.1
 
 
 @pytest.mark.parametrize(("arguments", "name"), [(("poem", "train"), "task"), (("qa", "test"), "split")])
 def test_wrong_arguments(arguments: tuple[str, str], name: str) -> None:
     with pytest.raises(ValueError, match=name):
-        toy.task_rows(*arguments, 3)
+        toy.task_examples(*arguments, 3)
 
 
-def test_more_rows_than_there_are() -> None:
+def test_more_examples_than_there_are() -> None:
     with pytest.raises(ValueError, match="count"):
-        toy.task_rows("paraphrase", "validation", 100_000)
+        toy.task_examples("paraphrase", "validation", 100_000)
 
 
 def test_tokenizer_pairs_and_offsets() -> None:

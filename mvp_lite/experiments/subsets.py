@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 
 from mvp_lite.tasks.task import Task
@@ -22,7 +20,4 @@ def random_subset(task: Task, split: str, count: int, *, seed: int, argument: st
     total = task.size(split)
     if not 1 <= count <= total:
         raise ValueError(f"{argument}={count!r}: from 1 to the {total} examples of {task.name}'s {split} split")
-    index = np.sort(np.random.default_rng(seed).permutation(total)[:count])
-    examples = task.rows
-    subset = {column: [values[i] for i in index] for column, values in examples[split].items()}
-    return replace(task, rows=examples | {split: subset}, _encoded={})
+    return task.subset(split, np.sort(np.random.default_rng(seed).permutation(total)[:count]))

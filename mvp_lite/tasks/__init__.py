@@ -1,5 +1,6 @@
 """Data sets as tasks: what they look like, how they are read, tokenized, batched and scored."""
 
-from mvp_lite.tasks.task import SPECS, TASKS, EncodedTask, Task, TaskSpec, load_task
+from mvp_lite.tasks.specs import SPECS, TASKS, TaskSpec
+from mvp_lite.tasks.task import EncodedTask, Task, load_task
 
 __all__ = ["SPECS", "TASKS", "EncodedTask", "Task", "TaskSpec", "load_task"]

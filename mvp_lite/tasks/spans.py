@@ -11,9 +11,9 @@ MAX_ANSWER = 30  # tokens of the longest answer looked for
 
 
 def answer_problem(answers: Any, context: str, optional: bool = False) -> str | None:
-    """What is wrong with a row's answers, {"text": [...], "answer_start": [...]}; None if nothing is.
+    """What is wrong with an example's answers, {"text": [...], "answer_start": [...]}; None if nothing is.
 
-    `optional`: no answer at all is right too, as in SQuAD 2.0.
+    `optional`: no answer is allowed too, as in SQuAD 2.0.
     """
     try:
         pairs = list(zip(answers["text"], answers["answer_start"], strict=True))
@@ -21,14 +21,16 @@ def answer_problem(answers: Any, context: str, optional: bool = False) -> str | 
     except (TypeError, KeyError, ValueError):
         return "is not {'text': [...], 'answer_start': [...]} with lists of equal length"
     if not pairs and not optional:
-        return "holds no answer (rows without one must be left out; squad_v2 is the task that takes them)"
+        return "holds no answer (examples without one must be left out; squad_v2 is the task that takes them)"
     return f"does not fit its context: {wrong[0]!r} is not at its answer_start" if wrong else None
 
 
 def answer_tokens(span: np.ndarray, answers: dict[str, list[Any]]) -> tuple[int, int]:
     """First and last token of the first answer; (0, 0) if there is none or the window does not hold all of it.
 
-    span: (tokens, 2) characters of each token in the context, -1 outside it. Token 0 is the classifier's, [CLS].
+    Args:
+        span: (tokens, 2) characters of each token in the context, -1 outside it. Token 0 is [CLS].
+        answers: {"text": [...], "answer_start": [...]}.
     """
     tokens = np.flatnonzero(span[:, 0] >= 0)
     if not answers["text"] or not tokens.size:
@@ -45,7 +47,10 @@ def best_spans(start: Tensor, end: Tensor, inside: Tensor) -> Tensor:
     """(windows, 4): score, first and last token of the best span, and the score of no answer, that of token 0.
 
     The best of 20 starts x 20 ends, at most 30 tokens long; its score is -inf if a window has none.
-    start, end: (windows, width) logits; inside: True for tokens of the context.
+
+    Args:
+        start, end: logits (windows, width).
+        inside: (windows, width), True for tokens of the context.
     """
     count = min(N_BEST, start.shape[1])
     starts, first = start.masked_fill(~inside, -torch.inf).topk(count)
@@ -58,10 +63,10 @@ def best_spans(start: Tensor, end: Tensor, inside: Tensor) -> Tensor:
 
 
 def squad_scores(texts: list[str], answers: list[dict[str, list[Any]]]) -> dict[str, float]:
-    """{"f1", "exact_match"} in per cent, each text against the best of its row's answers; "" is the text of none."""
+    """{"f1", "exact_match"} in per cent, each text against the best of its example's answers; "" is no answer."""
     from torchmetrics.functional.text import squad
 
-    # Rows are numbered here, since the metric would merge rows that share an id.
-    guesses: Any = [{"id": str(row), "prediction_text": text} for row, text in enumerate(texts)]
-    truths: Any = [{"id": str(row), "answers": {"text": list(a["text"]) or [""]}} for row, a in enumerate(answers)]
-    return {name: float(value) for name, value in squad(guesses, truths).items()}
+    # Numbers as ids, since the metric would merge examples that share an id.
+    predicted: Any = [{"id": str(i), "prediction_text": text} for i, text in enumerate(texts)]
+    expected: Any = [{"id": str(i), "answers": {"text": list(a["text"]) or [""]}} for i, a in enumerate(answers)]
+    return {name: float(value) for name, value in squad(predicted, expected).items()}
