@@ -30,9 +30,6 @@ def test_the_readme_is_one_page() -> None:
     assert len(text(README).splitlines()) <= 150
 
 
-# --- links and commands ---------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("page", [*PAGES, *DATA], ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)\s]+)\)", text(page)):
@@ -87,9 +84,6 @@ def test_the_layout_names_every_folder() -> None:
     inside = re.findall(r"`(\w+)/", " ".join(row[0] for row in rows_of("layout.md", "| where | content |")))
     packages = {path.parent.name for path in (ROOT / "mvp_lite").glob("*/__init__.py")}
     assert set(inside) == packages
-
-
-# --- code -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -196,9 +190,6 @@ def test_the_trainers_recipe_is_the_plain_loop(tmp_path: Path, device: str) -> N
         expected = torch.zeros_like(p) if p.grad is None else -p.grad
         for micro, moved in found.items():
             torch.testing.assert_close(moved[name], expected, rtol=1e-3, atol=1e-5, msg=f"{micro} {name}")
-
-
-# --- settings -------------------------------------------------------------------------------------------------------
 
 
 def test_the_defaults_in_the_guide() -> None:

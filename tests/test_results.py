@@ -44,9 +44,6 @@ def published() -> pd.DataFrame:
     return pd.read_csv(data_path("paper", "released_runs.csv"))
 
 
-# --- the toy --------------------------------------------------------------------------------------------------------
-
-
 def toy_table() -> str:
     mean = toy_runs().groupby(["task", "density", "method"])["score"].mean()
     names = ["dense", "scratch"]
@@ -152,9 +149,6 @@ def test_soft_movement_ends_a_little_high() -> None:
     rest = toy_runs()
     rest = rest[(rest["density"] == 0.03) & ~rest["method"].isin(["soft_movement", "random"])]
     assert all(f"{100 * kept:.2f}" == "3.00" for kept in rest["kept"])
-
-
-# --- real text, beside the papers -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("options", [[], ["--distil"]])
@@ -322,9 +316,6 @@ def test_the_runs_come_from_two_processors() -> None:
     assert sst2 == [first, other] and len(first) == len(other) == 1 and first != other
 
 
-# --- groups ---------------------------------------------------------------------------------------------------------
-
-
 def groups_table() -> str:
     grouped = recorded("toy_structured.csv").query("split == 'validation' and density == 0.1")
     single = toy_runs()
@@ -357,9 +348,6 @@ def test_what_is_said_of_groups() -> None:
     assert (f"{whole / 1e6:.2f}", f"{left.max() / 1e6:.2f}") == (before, after) and left.max() - left.min() < 1000
 
 
-# --- without labels -------------------------------------------------------------------------------------------------
-
-
 def unlabeled_table() -> str:
     names = {
         "random": "random", "weight_magnitude": "weight magnitude", "output_magnitude": "output magnitude",
@@ -380,8 +368,6 @@ def test_the_table_of_pruning_without_labels() -> None:
     """The sentences below it are asserted in test_unlabeled.py, from the same rows."""
     assert unlabeled_table() in text("results.md") and unlabeled_table() in text("unlabeled.md")
 
-
-# --- speed ----------------------------------------------------------------------------------------------------------
 
 METHODS = ("magnitude", "movement", "soft_movement", "l0", "random")
 
