@@ -3,16 +3,13 @@
 import copy
 import math
 import re
-from pathlib import Path
 
 import pytest
 import torch
-from transformers import BertConfig, BertForQuestionAnswering, PrinterCallback, TrainingArguments
+from transformers import BertConfig, BertForQuestionAnswering
 from transformers.utils import ModelOutput
 
 import mvp_lite as mvp
-
-ROOT = Path(__file__).parent.parent
 
 
 def logits(seed, rows=4, classes=3):
@@ -183,37 +180,3 @@ def test_a_teacher_that_cannot_teach(task, encoder):
     two = mvp.load_model("toy", mvp.load_task("toy/sentiment", limit=50))
     with pytest.raises(ValueError, match=r"student \(16, 3\), teacher \(16, 2\)"):
         prune(encoder, task, teacher=two)
-
-
-def test_the_trainers_recipe_is_the_plain_loop(task, encoder, tmp_path, device):
-    """README's recipe: the loss of two micro-batches of 8 has the gradient of one batch of 16."""
-    text = (ROOT / "README.md").read_text()
-    (code,) = re.findall(r"<!-- example: teacher -->\n```python\n(.*?)```", text, flags=re.S)
-    encoded = task.encode(mvp.tokenizer_for(encoder))
-    batch = next(encoded.batches("train", 16, seed=0))
-    examples = [{name: value[i] for name, value in batch.items()} for i in range(16)]
-    dense = mvp.load_model("toy", task, seed=5).to(device)
-    found = {}
-    for micro in (16, 8):
-        model = copy.deepcopy(encoder).to(device)
-        for module in model.modules():
-            if isinstance(module, torch.nn.Dropout):
-                module.p = 0.0
-        optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
-        args = TrainingArguments(
-            str(tmp_path), max_steps=1, per_device_train_batch_size=micro, gradient_accumulation_steps=16 // micro,
-            max_grad_norm=0.0, report_to="none", disable_tqdm=True, logging_strategy="no", save_strategy="no",
-            use_cpu=device == "cpu", dataloader_pin_memory=False, lr_scheduler_type="constant",
-        )  # fmt: skip
-        names = {"model": model, "dense": dense, "args": args, "dataset": examples, "optimizer": optimizer}
-        exec("import mvp_lite as mvp\n" + code, names)
-        names["trainer"].remove_callback(PrinterCallback)
-        names["trainer"].train()
-        found[micro] = {n: p.detach().cpu() - encoder.get_parameter(n).detach() for n, p in model.named_parameters()}
-    model = copy.deepcopy(encoder).eval()
-    outputs = model(**batch)
-    mvp.Teacher(dense.cpu()).loss(outputs, batch).backward()
-    for name, p in model.named_parameters():
-        expected = torch.zeros_like(p) if p.grad is None else -p.grad
-        for micro, moved in found.items():
-            torch.testing.assert_close(moved[name], expected, rtol=1e-3, atol=1e-5, msg=f"{micro} {name}")

@@ -2,8 +2,6 @@
 
 import copy
 import math
-import re
-from pathlib import Path
 
 import pytest
 import torch
@@ -259,16 +257,6 @@ def test_scaling_helps_on_a_trained_model(device):
             hidden = [m.bert(fresh["input_ids"], fresh["attention_mask"])[0] for m in (dense, pruned)]
         distances.append(float((hidden[0] - hidden[1])[fresh["attention_mask"].bool()].norm()))
     assert distances[1] < 0.9 * distances[0]
-
-
-def test_the_front_page_example():
-    text = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
-    (code,) = re.findall(r"<!-- example: no labels -->\n```python\n(.*?)```", text, flags=re.S)
-    task = mvp.load_task("toy/inference", limit=400)
-    names = {"mvp": mvp, "task": task, "model": mvp.load_model("toy", task)}
-    exec(code, names)
-    assert names["pruned"].flops == pytest.approx(0.6, abs=0.005)
-    assert sizes(names["small"])["neurons"] == names["pruned"].report["kept"].tolist()
 
 
 def test_modes_hooks_and_labels_are_left_alone():

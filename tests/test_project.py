@@ -97,30 +97,6 @@ def test_supported_pythons_agree() -> None:
     low, high = supported[0], supported[-1]
     guard = "({}) <= v <= ({})".format(*(version.replace(".", ", ") for version in (low, high)))
     assert guard in (ROOT / "Makefile").read_text()
-    assert f"{low}–{high}" in (ROOT / "README.md").read_text()
-
-
-# --- README -------------------------------------------------------------------------------------------------------
-
-
-def test_readme_names_existing_make_targets_and_files() -> None:
-    readme = (ROOT / "README.md").read_text()
-    rules = re.findall(r"^([a-z][a-z -]*):", (ROOT / "Makefile").read_text(), flags=re.M)
-    targets = {target for rule in rules for target in rule.split()}
-    named = set(re.findall(r"(?:^|`)make ([a-z][a-z-]*)", readme, flags=re.M))
-    assert {"lab", "test", "test-gpu"} <= named <= targets
-    for target in re.findall(r"\]\(([^)#\s]+)", readme):
-        if "://" not in target:
-            assert (ROOT / target).exists(), f"README.md points to {target}, which is not there"
-    for name, version in re.findall(r'"([a-z-]+)==([^"]+)"', readme):
-        assert Version(version) == pins()[name], f"README.md installs {name}=={version}"
-
-
-def test_jupyterlab_is_rooted_at_the_project() -> None:
-    """Else it is rooted at notebooks/, and the notebooks' links to the source lead nowhere."""
-    text = (ROOT / "README.md").read_text() + (ROOT / "Makefile").read_text()
-    started = re.findall(r"^.*jupyter ?lab .*notebooks/00_.*$", text, flags=re.M)
-    assert len(started) == 3 and all("--ServerApp.root_dir=. notebooks/" in line for line in started), started
 
 
 # --- import arrows and size ---------------------------------------------------------------------------------------

@@ -1,11 +1,7 @@
 """Removing heads and neurons: equal outputs in every family, reloading, and what is refused."""
 
 import copy
-import functools
 import json
-import re
-from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -165,21 +161,6 @@ def test_a_movement_pruned_model_goes_through(tmp_path, device):
         torch.testing.assert_close(small(**batch).logits, result.model(**batch).logits)
     small.save_pretrained(tmp_path)
     assert json.loads((tmp_path / "config.json").read_text())[KEY] == sizes(small)
-
-
-def test_the_front_page_example(tmp_path, monkeypatch, device):
-    text = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
-    (code,) = re.findall(r"<!-- example: smaller -->\n```python\n(.*?)```", text, flags=re.S)
-    monkeypatch.chdir(tmp_path)
-    task = mvp.load_task("toy/inference", limit=200)
-    quick = functools.partial(mvp.fine_prune, steps=20, batch_size=8, progress=False)
-    names = {"mvp": SimpleNamespace(fine_prune=quick, shrink=mvp.shrink, load_shrunk=mvp.load_shrunk), "task": task}
-    exec(code, names | {"model": mvp.load_model("toy", task)}, names)
-    assert sizes(names["again"]) == sizes(names["small"])
-    assert sizes(names["small"])["neurons"] == [n // 4 for n in sizes(names["result"].model)["neurons"]]
-    listed = text[text.index("known, and can be cut out, in") :].split("\n")[0].lower().replace("-", "")
-    for family in FAMILIES:
-        assert {"xlmroberta": "xlmr"}.get(family.replace("-", ""), family.replace("-", "")) in listed
 
 
 def test_what_cannot_be_cut():

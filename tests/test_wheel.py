@@ -1,4 +1,4 @@
-"""What a user gets: a wheel, in an environment of its own, running the README's code from another folder."""
+"""What a user gets: a wheel, in an environment of its own, running the README's quick start from another folder."""
 
 import os
 import re
@@ -11,14 +11,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from pages import README, python_blocks
 
 ROOT = Path(__file__).resolve().parents[1]
-
-
-def readme_example(name: str) -> str:
-    found = re.findall(rf"<!-- example: {name} -->\n```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.S)
-    assert len(found) == 1, f"README.md has {len(found)} blocks marked 'example: {name}'"
-    return str(found[0])
 
 
 @pytest.fixture(scope="module")
@@ -40,12 +35,12 @@ def test_contents(built: Path) -> None:
     assert wheel.stat().st_size < 10_000_000
     with tarfile.open(sdist) as archive:
         folders = {name.split("/")[1] for name in archive.getnames() if name.count("/") > 1}
-    assert folders == {"mvp_lite", "data", "notebooks", "tests", "benchmarks"}
+    assert folders == {"mvp_lite", "data", "docs", "notebooks", "tests", "benchmarks"}
 
 
 @pytest.mark.slow
-def test_ten_lines_run_from_the_wheel(built: Path, tmp_path: Path) -> None:
-    example = readme_example("ten lines")
+def test_the_quick_start_runs_from_the_wheel(built: Path, tmp_path: Path) -> None:
+    example = python_blocks(README)[0]
     assert len([line for line in example.splitlines() if line.strip()]) <= 10
 
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv"], check=True)
@@ -65,22 +60,5 @@ def test_ten_lines_run_from_the_wheel(built: Path, tmp_path: Path) -> None:
     # -I: neither the current folder nor PYTHONPATH can lend the source tree.
     done = subprocess.run([python, "-I", str(script)], cwd=elsewhere, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "of the weights kept" in done.stdout
+    assert "of the encoder's weights kept" in done.stdout
     assert (elsewhere / "pruned" / "model.safetensors").is_file()
-
-
-def test_own_loop_runs_as_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from transformers import BertConfig, BertForSequenceClassification
-
-    monkeypatch.chdir(tmp_path)
-    sizes = {"vocab_size": 20, "hidden_size": 16, "intermediate_size": 32}
-    torch.manual_seed(0)
-    model = BertForSequenceClassification(BertConfig(**sizes, num_hidden_layers=2, num_attention_heads=2))
-    steps = 20
-    batches = [{"input_ids": torch.randint(20, (4, 6)), "labels": torch.randint(2, (4,))} for _ in range(steps)]
-    exec(readme_example("own loop"), {"model": model, "steps": steps, "batches": batches})
-
-    pruned = BertForSequenceClassification.from_pretrained("pruned")
-    weights = [m.weight for m in pruned.bert.encoder.modules() if isinstance(m, torch.nn.Linear)]
-    kept = sum(int(weight.count_nonzero()) for weight in weights) / sum(weight.numel() for weight in weights)
-    assert kept == pytest.approx(0.1, abs=2e-3)
