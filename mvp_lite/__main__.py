@@ -279,11 +279,11 @@ def _figure(args: argparse.Namespace) -> None:
     import pandas as pd
 
     matplotlib.use("agg")
-    from mvp_lite.course import figures
+    from mvp_lite.course import analysis, figures
     from mvp_lite.course.notebook import setup
 
     setup()
-    axes = figures.score_by_task(figures.comparable(pd.read_csv(args.results or _results("toy.csv"))))
+    axes = figures.score_by_task(analysis.comparable(pd.read_csv(args.results or _results("toy.csv"))))
     figures.save(axes, args.out or _results("score_against_density.png"))
 
 

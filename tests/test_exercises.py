@@ -9,7 +9,7 @@ from types import ModuleType
 import pytest
 import torch
 
-import mvp_lite as mvp
+from mvp_lite import course
 from mvp_lite.course.exercises import WrongAnswer
 from mvp_lite.course.exercises.tools import CHECKS, close, exercise
 
@@ -32,7 +32,7 @@ WRONG = [(n, name, answer) for b in BANKS.values() for n, wrong in b.WRONG.items
 
 @pytest.mark.parametrize(("number", "answer"), [pytest.param(n, a, id=f"{n}-{i}") for n, i, a in RIGHT])
 def test_a_right_answer_is_accepted(number, answer, capsys):
-    mvp.exercises.check(number, answer)
+    course.exercises.check(number, answer)
     assert capsys.readouterr().out == f"exercise {number}: right\n"
 
 
@@ -40,7 +40,7 @@ def test_a_right_answer_is_accepted(number, answer, capsys):
 def test_a_wrong_answer_is_rejected_with_a_message(number, answer, capsys):
     # WrongAnswer alone: a learner whose function returns nonsense shall not see a traceback out of the check itself.
     with pytest.raises(WrongAnswer) as caught:
-        mvp.exercises.check(number, answer)
+        course.exercises.check(number, answer)
     assert len(str(caught.value)) > 15
     assert "right" not in capsys.readouterr().out
 
@@ -49,7 +49,7 @@ def test_banks_are_complete():
     checked = []
     for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
         code = ["".join(c["source"]) for c in json.loads(path.read_text())["cells"] if c["cell_type"] == "code"]
-        checked += re.findall(r'^mvp\.exercises\.check\("([\d.]+)"', "\n".join(code), flags=re.M)
+        checked += re.findall(r'^course\.exercises\.check\("([\d.]+)"', "\n".join(code), flags=re.M)
     right = {number: answers for module in BANKS.values() for number, answers in module.RIGHT.items()}
     wrong = {number: answers for module in BANKS.values() for number, answers in module.WRONG.items()}
     assert checked and sorted(checked) == sorted(right) == sorted(wrong)
@@ -67,20 +67,20 @@ def test_a_stub_that_raises_shows_through():
 
     for number in CHECKS:
         with pytest.raises(NotImplementedError):
-            mvp.exercises.check(number, stub)
+            course.exercises.check(number, stub)
 
 
 @pytest.mark.parametrize("number", ["0.1", "1.9", "99.1", "x", ""])
 def test_an_unknown_exercise_is_named(number):
     with pytest.raises(ValueError, match=re.escape(f"number={number!r}")):
-        mvp.exercises.check(number, len)
+        course.exercises.check(number, len)
 
 
 def test_a_number_without_quotes_and_an_answer_that_is_no_function():
     with pytest.raises(TypeError, match=r"number=3\.1: an exercise's number in quotes"):
-        mvp.exercises.check(3.1, len)
+        course.exercises.check(3.1, len)
     with pytest.raises(TypeError, match="answer=5: the function itself is wanted"):
-        mvp.exercises.check("3.1", 5)
+        course.exercises.check("3.1", 5)
 
 
 def test_a_number_is_given_once():

@@ -95,8 +95,6 @@ def test_one_cell_is_extrapolated(runs: pd.DataFrame, cells: pd.DataFrame) -> No
     assert outside == [(3, "squad1.1", 0.03, "l0")]
 
 
-# --- KCM: no runs to compare with, so the tables are held against each other and against the paper's words ----------
-
 KCM_COLUMNS = "table model task method labels flops source evaluated value spread what".split()
 KCM_TASKS = "qqp mnli mrpc qnli sst2 stsb squad1.1 squad2.0".split()
 

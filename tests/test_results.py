@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from mvp_lite.__main__ import main
-from mvp_lite.course import figures, tables
+from mvp_lite.course import analysis, tables
 from mvp_lite.paths import data_path
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
@@ -99,8 +99,8 @@ def test_what_the_front_page_says_of_a_teacher():
 
 
 def test_what_the_front_page_says_of_the_toy():
-    runs = figures.comparable(pd.read_csv(data_path("results", "toy.csv")))
-    mean = figures.average_over_tasks(runs).groupby(["density", "method"])["score"].mean()
+    runs = analysis.comparable(pd.read_csv(data_path("results", "toy.csv")))
+    mean = analysis.average_over_tasks(runs).groupby(["density", "method"])["score"].mean()
     tasks = runs.groupby(["density", "task", "method"])["score"].mean().unstack()
     lead = tasks["movement"] - tasks["magnitude"]
     order = mean[0.03].drop("random", errors="ignore").sort_values(ascending=False)

@@ -22,7 +22,7 @@ __all__ = ["checks_in", "execute", "solutions", "student", "teacher"]
 
 _SOLUTION = re.compile(r"^([ \t]*)### BEGIN SOLUTION\n(.*?)^[ \t]*### END SOLUTION *$\n?", flags=re.S | re.M)
 _STUB = "# YOUR CODE HERE\nraise NotImplementedError()"  # nbgrader's
-_CHECK = re.compile(r'^mvp\.exercises\.check\("(\d+\.\d+)"', flags=re.M)
+_CHECK = re.compile(r'^course\.exercises\.check\("(\d+\.\d+)"', flags=re.M)
 _HEADING = re.compile(r"^### Exercise (\d+\.\d+)\b", flags=re.M)
 _WIDGET = "application/vnd.jupyter.widget-view+json"
 _LANGUAGE = {"name": "python", "file_extension": ".py", "mimetype": "text/x-python", "pygments_lexer": "ipython3"}
