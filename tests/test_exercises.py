@@ -38,7 +38,7 @@ def test_a_right_answer_is_accepted(number, answer, capsys):
 
 @pytest.mark.parametrize(("number", "answer"), [pytest.param(n, a, id=f"{n}-{name}") for n, name, a in WRONG])
 def test_a_wrong_answer_is_rejected_with_a_message(number, answer, capsys):
-    # WrongAnswer alone: a learner whose function returns nonsense shall not see a traceback out of the check itself.
+    # WrongAnswer alone: whatever a function returns, its author sees no traceback from inside the check.
     with pytest.raises(WrongAnswer) as caught:
         course.exercises.check(number, answer)
     assert len(str(caught.value)) > 15
@@ -77,14 +77,14 @@ def test_an_unknown_exercise_is_named(number):
 
 
 def test_a_number_without_quotes_and_an_answer_that_is_no_function():
-    with pytest.raises(TypeError, match=r"number=3\.1: an exercise's number in quotes"):
+    with pytest.raises(TypeError, match=r"number=3\.1: expected the number of an exercise in quotes"):
         course.exercises.check(3.1, len)
-    with pytest.raises(TypeError, match="answer=5: the function itself is wanted"):
+    with pytest.raises(TypeError, match="answer=5: expected the function itself"):
         course.exercises.check("3.1", 5)
 
 
 def test_a_number_is_given_once():
-    with pytest.raises(ValueError, match="checked twice"):
+    with pytest.raises(ValueError, match="has two checks"):
         exercise(next(iter(CHECKS)))(lambda _: None)
 
 
@@ -93,14 +93,14 @@ def test_a_number_is_given_once():
     [
         (None, "is None"),
         ([1.0], "is a list"),
-        (A.T, r"shape \(3, 2\), \(2, 3\) is wanted"),
+        (A.T, r"shape \(3, 2\), expected \(2, 3\)"),
         (A > 0, "dtype torch.bool"),
         (A / 0, "NaN or infinity"),
-        (-A, "the sign is turned round"),
-        (A + torch.eye(2, 3), r"entry \(0, 0\) of your answer is 2, 1 is wanted"),
+        (-A, "the sign is wrong"),
+        (A + torch.eye(2, 3), r"entry \(0, 0\) of your answer is 2, expected 1"),
     ],
 )
 def test_the_comparison_says_what_is_wrong(got, message):
     close(A.clone(), A)
     with pytest.raises(WrongAnswer, match=message):
-        close(got, A, mistakes={"the sign is turned round": -A})
+        close(got, A, mistakes={"the sign is wrong": -A})

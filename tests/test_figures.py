@@ -13,7 +13,7 @@ from mvp_lite.course import figures
 from mvp_lite.pruner import METHODS
 
 
-def test_methods_are_told_apart_without_color():
+def test_methods_differ_without_color():
     assert set(figures.METHOD_STYLE) == {"dense", "scratch", *METHODS}
     looks = figures.METHOD_STYLE.values()
     for key in ("label", "color", "marker", "line"):

@@ -126,7 +126,7 @@ def test_trajectories_start_open_and_end_full_over_the_contours():
         figures.trajectories(loss, {}, limits=(1, -1, 0, 1))
 
 
-def test_schedules_are_told_apart_by_line():
+def test_schedules_differ_by_line():
     curves = {"coded": (range(3), [1.0, 0.5, 0.1]), "printed": (range(3), torch.tensor([1.0, 1.5, 0.1]))}
     ax = figures.schedules(curves, ylabel="threshold")
     np.testing.assert_allclose(line(ax, "coded").get_xydata(), [(0, 1), (1, 0.5), (2, 0.1)])

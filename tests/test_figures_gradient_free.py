@@ -16,7 +16,7 @@ def test_every_method_has_a_look_of_its_own():
     assert set(METHODS) <= set(LOOK)
     looks = [(look.color, look.marker) for look in LOOK.values()]
     assert len(set(looks)) == len(looks) and len({look.label for look in LOOK.values()}) == len(LOOK)
-    assert len({look.marker for look in LOOK.values()}) == len(LOOK)  # without color too
+    assert len({look.marker for look in LOOK.values()}) == len(LOOK)  # also without color
 
 
 def test_scores_by_iteration_starts_at_one():

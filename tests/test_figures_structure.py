@@ -60,7 +60,7 @@ def test_score_by_groups_draws_means_and_the_range_of_the_seeds():
     assert [text.get_text() for text in legend.get_texts()] == ["single weights", "blocks 8 x 8", "heads and neurons"]
 
 
-def test_groups_are_told_apart_without_color():
+def test_groups_differ_without_color():
     looks = GROUP_STYLE.values()
     assert len({look.marker for look in looks}) == len({look.color for look in looks}) == len(looks)
 

@@ -126,7 +126,7 @@ def test_quadrants_keep_their_limits_from_step_to_step(history, calls):
         course.widgets.layer_history({name: history[name] for name in "WGM"})
 
 
-def test_scores_and_mask_takes_per_cents(calls):
+def test_scores_and_mask_takes_percentages(calls):
     scores = torch.randn(4, 5)
     kept = slider(course.widgets.scores_and_mask(scores), "kept (%)")
     kept.value = 30

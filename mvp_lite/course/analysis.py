@@ -1,6 +1,6 @@
 """Statistics of runs: means over seeds, paired leads of one method over another, and where two curves cross.
 
-`results` is always a table of runs with the columns of a results file; scores are in per cent.
+`results` is always a table of runs with the columns of a results file; scores are in percent.
 """
 
 from __future__ import annotations

@@ -58,7 +58,7 @@ def softened(
 
 
 def by_temperature(
-    temperatures: Any, curves: Mapping[str, Any], ax: Axes | None = None, ylabel: str = "size of the gradient"
+    temperatures: Any, curves: Mapping[str, Any], ax: Axes | None = None, ylabel: str = "magnitude of the gradient"
 ) -> Axes:
     """Positive numbers against the temperature T, both axes logarithmic: a power of T is a straight line.
 
