@@ -183,7 +183,12 @@ def main() -> None:
     os.environ["OMP_NUM_THREADS"] = "1"  # for the children
     torch.set_num_threads(1)
     results: dict[str, Any] = {"about": about(f"benchmarks/run.py --rounds {args.rounds}")}
-    for part in (lambda: imports(min(args.rounds, 10)), lambda: selections(args.rounds), lambda: steps(args.rounds), memory):
+    for part in (
+        lambda: imports(min(args.rounds, 10)),
+        lambda: selections(args.rounds),
+        lambda: steps(args.rounds),
+        memory,
+    ):
         results |= part()
         args.out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(results, indent=1))

@@ -83,12 +83,12 @@ def _figure(arguments: argparse.Namespace) -> None:
     import pandas as pd
 
     matplotlib.use("agg")
-    from mvp_lite.course import figures
+    from mvp_lite.course import analysis, figures
     from mvp_lite.course.notebook import setup
 
     setup()
     results = pd.read_csv(arguments.results or data_path("results", "toy.csv"))
-    axes = figures.score_by_task(figures.comparable(results))
+    axes = figures.score_by_task(analysis.comparable(results))
     figures.save(axes, arguments.out or data_path("results", "score_against_density.png"))
 
 

@@ -364,9 +364,7 @@ def find_method(method: str | type[Method]) -> type[Method]:
     """
     if isinstance(method, str):
         if method not in METHODS:
-            raise ValueError(
-                f"method={method!r}: one of {', '.join(METHODS)}, or a subclass of methods.Method"
-            )
+            raise ValueError(f"method={method!r}: one of {', '.join(METHODS)}, or a subclass of methods.Method")
         return METHODS[method]
     if not (isinstance(method, type) and issubclass(method, Method)):
         raise TypeError(f"method={method!r}: a name ({', '.join(METHODS)}) or a subclass of methods.Method")

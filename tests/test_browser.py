@@ -8,7 +8,7 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-import mvp_lite as mvp
+from mvp_lite import course
 
 ROOT = Path(__file__).resolve().parents[1]
 REAL = ROOT / "notebooks" / "03_gradient_of_movement_scores.ipynb"
@@ -19,9 +19,9 @@ SETUP = """\
 import pandas as pd
 import torch
 
-import mvp_lite as mvp
+from mvp_lite import course
 
-mvp.setup()
+course.setup()
 steps = torch.arange(6.0)[:, None, None]
 start = torch.tensor([[1.5, -0.75, 0.25], [-2.0, 0.5, 1.25]])
 history = {"W": start - 0.1 * steps, "G": start.cos() * (1 + steps), "S": steps * start.sin()}
@@ -63,7 +63,7 @@ def opened(tmp_path_factory):
 @pytest.fixture(scope="module")
 def widgets(opened):
     """The page of a notebook that shows every widget."""
-    shown = [new_code_cell(f"mvp.widgets.{name}({argument})") for name, argument in CALLS.items()]
+    shown = [new_code_cell(f"course.widgets.{name}({argument})") for name, argument in CALLS.items()]
     notebook = new_notebook(cells=[new_markdown_cell(EQUATIONS), new_code_cell(SETUP), *shown])
     page = opened(notebook, "widgets.ipynb")
     lab.run_all(page)
@@ -73,7 +73,7 @@ def widgets(opened):
 
 @pytest.mark.parametrize("name", CALLS)
 def test_a_slider_moves_the_picture(widgets, name):
-    cell = widgets.locator(".jp-CodeCell", has_text=f"mvp.widgets.{name}(")
+    cell = widgets.locator(".jp-CodeCell", has_text=f"course.widgets.{name}(")
     first, second = lab.move_slider(widgets, cell)
     assert first.startswith("data:image/png") and second.startswith("data:image/png")
     again = lab.move_slider(widgets, cell, key="ArrowLeft")
@@ -81,22 +81,19 @@ def test_a_slider_moves_the_picture(widgets, name):
 
 
 def test_every_widget_is_tried():
-    assert set(CALLS) == set(mvp.widgets.__all__)
+    assert set(CALLS) == set(course.widgets.__all__)
 
 
 def test_a_notebook_of_the_course(opened):
     notebook = nbformat.read(REAL, as_version=4)
-    sources = [cell.source for cell in notebook.cells if "mvp.widgets." in cell.source]
+    sources = [cell.source for cell in notebook.cells if "course.widgets." in cell.source]
     page = opened(notebook, REAL.name)
     lab.run_all(page)
     assert lab.math_errors(page, notebook) == []
     assert sources
     for source in sources:
-        call = re.search(r"mvp\.widgets\.\w+\(", source)[0]
+        call = re.search(r"course\.widgets\.\w+\(", source)[0]
         lab.move_slider(page, page.locator(".jp-CodeCell", has_text=call))
-
-
-# --- the test of the test -----------------------------------------------------------------------------------------
 
 
 def test_wrong_equations_and_a_cell_that_raises_are_seen(opened):

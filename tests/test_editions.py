@@ -23,7 +23,7 @@ LESSON = [
         "# 01 · Doubling\n\nSee [the module](../mvp_lite/masks.py).\n\n### Exercise 1.1 (5 minutes, easy)"
     ),
     new_code_cell(ANSWER),
-    new_code_cell('mvp.exercises.check("1.1", double)'),
+    new_code_cell('course.exercises.check("1.1", double)'),
     new_code_cell("print('a', end='', flush=True)\nprint('b')"),
 ]
 
@@ -39,9 +39,6 @@ def lesson(folder: Path, *cells: nbformat.NotebookNode) -> Path:
     path = folder / "01_doubling.ipynb"
     nbformat.write(new_notebook(cells=[nbformat.from_dict(dict(cell)) for cell in cells or LESSON]), path)
     return path
-
-
-# --- student ----------------------------------------------------------------------------------------------------------
 
 
 def test_answers_and_outputs_are_cleared_and_the_rest_stays(tmp_path):
@@ -135,17 +132,14 @@ def test_links_of_the_student_edition_lead_somewhere(student):
             assert (ROOT / "build" / "student" / target).resolve().exists(), f"{path.name} links to {target}"
 
 
-# --- teacher ----------------------------------------------------------------------------------------------------------
-
-
 def test_the_guide_has_a_page_for_each_notebook_with_its_answers(tmp_path):
     assert main(["teacher", "--notebooks", str(ROOT / "notebooks"), "--out", str(tmp_path)]) == 0
     assert {path.name for path in tmp_path.iterdir()} == {f"{path.name[:2]}.md" for path in NOTEBOOKS} | {"notation.md"}
     for path in NOTEBOOKS:
         page = (tmp_path / f"{path.name[:2]}.md").read_text()
-        wanted = ["Aim", "Minutes", "Before", "On the board", "Where students stumble"]
-        wanted += ["Answers"] if path in WITH_EXERCISES else []
-        assert re.findall(r"^## (.+)$", page, flags=re.M) == wanted, path.name
+        expected = ["Aim", "Minutes", "Before", "On the board", "Where students stumble"]
+        expected += ["Answers"] if path in WITH_EXERCISES else []
+        assert re.findall(r"^## (.+)$", page, flags=re.M) == expected, path.name
         assert page.startswith(f"# {path.name[:2]} · ")
         assert "SOLUTION" not in page
         answers = editions.solutions(nbformat.read(path, as_version=4), path)
@@ -165,9 +159,6 @@ def test_a_page_that_is_missing_is_named(tmp_path):
     assert editions.solutions(nbformat.read(path, as_version=4), path) == {
         "1.1": 'def double(x):\n    """Twice x."""\n    return 2 * x'
     }
-
-
-# --- executed, to commit ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ from types import ModuleType
 import pytest
 import torch
 
-import mvp_lite as mvp
+from mvp_lite import course
 from mvp_lite.course.exercises import WrongAnswer
 from mvp_lite.course.exercises.tools import CHECKS, close, exercise
 
@@ -32,15 +32,15 @@ WRONG = [(n, name, answer) for b in BANKS.values() for n, wrong in b.WRONG.items
 
 @pytest.mark.parametrize(("number", "answer"), [pytest.param(n, a, id=f"{n}-{i}") for n, i, a in RIGHT])
 def test_a_right_answer_is_accepted(number, answer, capsys):
-    mvp.exercises.check(number, answer)
+    course.exercises.check(number, answer)
     assert capsys.readouterr().out == f"exercise {number}: right\n"
 
 
 @pytest.mark.parametrize(("number", "answer"), [pytest.param(n, a, id=f"{n}-{name}") for n, name, a in WRONG])
 def test_a_wrong_answer_is_rejected_with_a_message(number, answer, capsys):
-    # WrongAnswer alone: a learner whose function returns nonsense shall not see a traceback out of the check itself.
+    # WrongAnswer alone: whatever a function returns, its author sees no traceback from inside the check.
     with pytest.raises(WrongAnswer) as caught:
-        mvp.exercises.check(number, answer)
+        course.exercises.check(number, answer)
     assert len(str(caught.value)) > 15
     assert "right" not in capsys.readouterr().out
 
@@ -49,7 +49,7 @@ def test_banks_are_complete():
     checked = []
     for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
         code = ["".join(c["source"]) for c in json.loads(path.read_text())["cells"] if c["cell_type"] == "code"]
-        checked += re.findall(r'^mvp\.exercises\.check\("([\d.]+)"', "\n".join(code), flags=re.M)
+        checked += re.findall(r'^course\.exercises\.check\("([\d.]+)"', "\n".join(code), flags=re.M)
     right = {number: answers for module in BANKS.values() for number, answers in module.RIGHT.items()}
     wrong = {number: answers for module in BANKS.values() for number, answers in module.WRONG.items()}
     assert checked and sorted(checked) == sorted(right) == sorted(wrong)
@@ -67,24 +67,24 @@ def test_a_stub_that_raises_shows_through():
 
     for number in CHECKS:
         with pytest.raises(NotImplementedError):
-            mvp.exercises.check(number, stub)
+            course.exercises.check(number, stub)
 
 
 @pytest.mark.parametrize("number", ["0.1", "1.9", "99.1", "x", ""])
 def test_an_unknown_exercise_is_named(number):
     with pytest.raises(ValueError, match=re.escape(f"number={number!r}")):
-        mvp.exercises.check(number, len)
+        course.exercises.check(number, len)
 
 
 def test_a_number_without_quotes_and_an_answer_that_is_no_function():
-    with pytest.raises(TypeError, match=r"number=3\.1: an exercise's number in quotes"):
-        mvp.exercises.check(3.1, len)
-    with pytest.raises(TypeError, match="answer=5: the function itself is wanted"):
-        mvp.exercises.check("3.1", 5)
+    with pytest.raises(TypeError, match=r"number=3\.1: expected the number of an exercise in quotes"):
+        course.exercises.check(3.1, len)
+    with pytest.raises(TypeError, match="answer=5: expected the function itself"):
+        course.exercises.check("3.1", 5)
 
 
 def test_a_number_is_given_once():
-    with pytest.raises(ValueError, match="checked twice"):
+    with pytest.raises(ValueError, match="has two checks"):
         exercise(next(iter(CHECKS)))(lambda _: None)
 
 
@@ -93,14 +93,14 @@ def test_a_number_is_given_once():
     [
         (None, "is None"),
         ([1.0], "is a list"),
-        (A.T, r"shape \(3, 2\), \(2, 3\) is wanted"),
+        (A.T, r"shape \(3, 2\), expected \(2, 3\)"),
         (A > 0, "dtype torch.bool"),
         (A / 0, "NaN or infinity"),
-        (-A, "the sign is turned round"),
-        (A + torch.eye(2, 3), r"entry \(0, 0\) of your answer is 2, 1 is wanted"),
+        (-A, "the sign is wrong"),
+        (A + torch.eye(2, 3), r"entry \(0, 0\) of your answer is 2, expected 1"),
     ],
 )
 def test_the_comparison_says_what_is_wrong(got, message):
     close(A.clone(), A)
     with pytest.raises(WrongAnswer, match=message):
-        close(got, A, mistakes={"the sign is turned round": -A})
+        close(got, A, mistakes={"the sign is wrong": -A})

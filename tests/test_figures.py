@@ -5,99 +5,22 @@ import base64
 import numpy as np
 import pandas as pd
 import pytest
-import torch
-from drawn import line
+from drawn import CURVES, RESULTS, line, runs
 from matplotlib import pyplot as plt
 from matplotlib.colors import to_hex
 
-from mvp_lite import masks
 from mvp_lite.course import figures
 from mvp_lite.methods import METHODS
 
 
-def rows(*cells: tuple) -> pd.DataFrame:
-    """(task, method, density, scores of seeds 0, 1, …) as rows of a results file."""
-    found = [
-        ("validation", task, method, density, seed, score)
-        for task, method, density, scores in cells
-        for seed, score in enumerate(scores)
-    ]
-    return pd.DataFrame(found, columns=["split", "task", "method", "density", "seed", "score"])
-
-
-RESULTS = rows(
-    ("a", "dense", 1.0, (98.0, 100.0)),
-    ("a", "scratch", 1.0, (40.0, 50.0)),
-    ("a", "movement", 0.1, (96.0, 98.0)),
-    ("a", "movement", 0.03, (90.0, 94.0)),
-    ("a", "magnitude", 0.1, (80.0, 84.0)),
-    ("a", "magnitude", 0.03, (60.0, 70.0)),
-    ("b", "movement", 0.03, (80.0, 82.0)),
-    ("b", "magnitude", 0.03, (40.0, 44.0)),
-)
-
-
-# --- preparing the data -------------------------------------------------------------------------------------------
-
-
-def test_summarise_against_numbers_worked_out_by_hand():
-    tuning = rows(("a", "movement", 0.03, (1.0,))).assign(split="holdout")
-    table = figures.summarise(pd.concat([rows(("a", "movement", 0.03, (90.0, 94.0, 95.0))), tuning]))
-    assert list(table.columns) == ["task", "method", "density", "mean", "std", "low", "high", "seeds"]
-    (row,) = table.itertuples(index=False)
-    # mean 279 / 3; deviations -3, 1, 2 with squares 9 + 1 + 4 = 14, divided by 3 - 1
-    assert row[:4] == ("a", "movement", 0.03, 93.0)
-    assert row.std == pytest.approx(7**0.5)
-    assert (row.low, row.high, row.seeds) == (90.0, 95.0, 3)
-
-
-def test_one_seed_has_no_spread():
-    table = figures.summarise(rows(("a", "dense", 1.0, (91.0,))))
-    assert np.isnan(table["std"].iloc[0]) and table["seeds"].iloc[0] == 1
-
-
-def test_rows_come_in_one_order_whatever_the_file_has():
-    cells = [("a", 0.03, "movement"), ("a", 0.03, "magnitude"), ("a", 0.1, "movement"), ("a", 0.1, "magnitude")]
-    cells += [("a", 1.0, "dense"), ("a", 1.0, "scratch"), ("b", 0.03, "movement"), ("b", 0.03, "magnitude")]
-    table = figures.summarise(RESULTS.sample(frac=1, random_state=0))
-    assert list(table[["task", "density", "method"]].itertuples(index=False, name=None)) == cells
-
-
-def test_two_rows_for_one_seed_are_not_averaged():
-    with pytest.raises(ValueError, match=r"two rows for task a, method dense, density 1.0, seed 0"):
-        figures.summarise(pd.concat([RESULTS, RESULTS.head(1)]))
-
-
-def test_results_that_cannot_be_drawn_say_why():
-    with pytest.raises(ValueError, match=r"lacks the column 'score' \(found: split, task"):
-        figures.summarise(RESULTS.drop(columns="score"))
-    with pytest.raises(ValueError, match="no row with split 'validation'"):
-        figures.summarise(RESULTS.assign(split="holdout"))
-    with pytest.raises(ValueError, match=r"method='sparta': one of dense, movement"):
-        figures.summarise(RESULTS.assign(method="sparta"))
-
-
-def test_mean_over_tasks_is_of_each_seed_and_only_where_every_task_has_it():
-    table = figures.summarise(figures.average_over_tasks(RESULTS))
-    # Density .1 and the unpruned models are missing for b. By seed: (90 + 80)/2, (94 + 82)/2; (60 + 40)/2, (70 + 44)/2
-    found = table[["task", "method", "density", "mean", "low", "high"]].itertuples(index=False, name=None)
-    assert list(found) == [
-        ("mean of 2 tasks", "movement", 0.03, 86.5, 85.0, 88.0),
-        ("mean of 2 tasks", "magnitude", 0.03, 53.5, 50.0, 57.0),
-    ]
-
-
-# --- figures of results -------------------------------------------------------------------------------------------
-
-
-def test_methods_are_told_apart_without_colour():
+def test_methods_differ_without_color():
     assert set(figures.METHOD_STYLE) == {"dense", "scratch", *METHODS}
     looks = figures.METHOD_STYLE.values()
-    for key in ("label", "colour", "marker", "line"):
-        # dense is never drawn with the line of a pruned method beside it: it is a horizontal line
+    for key in ("label", "color", "marker", "line"):
+        # The dense model is a horizontal line, so it may share a line style with a pruned method.
         shown = [getattr(look, key) for name, look in figures.METHOD_STYLE.items() if key != "line" or name != "dense"]
         assert len(set(shown)) == len(shown), key
-    assert all(look.colour.startswith("#") for look in looks)
+    assert all(look.color.startswith("#") for look in looks)
 
 
 def test_score_against_density_draws_means_and_the_range_of_the_seeds():
@@ -106,7 +29,7 @@ def test_score_against_density_draws_means_and_the_range_of_the_seeds():
     assert ax is given
     movement = line(ax, "movement")
     np.testing.assert_allclose(movement.get_xydata(), [(3, 92), (10, 97)])
-    assert to_hex(movement.get_color()) == figures.METHOD_STYLE["movement"].colour.lower()
+    assert to_hex(movement.get_color()) == figures.METHOD_STYLE["movement"].color.lower()
     assert movement.get_marker() == figures.METHOD_STYLE["movement"].marker
     np.testing.assert_allclose(line(ax, "magnitude").get_xydata(), [(3, 65), (10, 82)])
     assert set(line(ax, "dense (nothing pruned)").get_ydata()) == {99.0}
@@ -131,7 +54,7 @@ def test_score_by_task_has_a_panel_for_each_task_and_one_legend():
     axes = figures.score_by_task(RESULTS, ["b", "a"])
     assert [ax.get_title() for ax in axes] == ["b", "a"]
     np.testing.assert_allclose(line(axes[0], "movement").get_xydata(), [(3, 81)])
-    tuning = rows(("c", "movement", 0.03, (1.0,))).assign(split="holdout")
+    tuning = runs(("c", "movement", 0.03, 1.0)).assign(split="holdout")
     assert len(figures.score_by_task(pd.concat([RESULTS, tuning]))) == 2, (
         "a task that is only tuned so far has no panel"
     )
@@ -150,265 +73,26 @@ def test_recorded_bars_show_the_mean_and_every_seed():
         figures.recorded_bars(RESULTS, "b", 0.1)
 
 
-def test_weights_moved_keeps_kept_and_pruned_apart():
-    before = torch.tensor([[1.0, -2.0], [3.0, -4.0]])
-    after = torch.tensor([[1.5, -2.5], [2.0, 0.0]])
-    kept = torch.tensor([[True, False], [False, True]])
-    ax = figures.weights_moved(before, after, kept, method="magnitude")
-    np.testing.assert_array_equal(line(ax, "kept").get_xydata(), [(1.0, 0.5), (-4.0, 4.0)])
-    np.testing.assert_array_equal(line(ax, "pruned").get_xydata(), [(-2.0, -0.5), (3.0, -1.0)])
-    as_printed = figures.weights_moved(before, after, kept, method="magnitude", change=False)
-    np.testing.assert_array_equal(line(as_printed, "kept").get_xydata(), [(1.0, 1.5), (-4.0, 0.0)])
-    assert line(ax, "kept").get_marker() != line(ax, "pruned").get_marker()
-    assert ax.get_title() == "magnitude"
-    with pytest.raises(ValueError, match=r"shapes \(2, 2\), \(2, 2\), \(2,\)"):
-        figures.weights_moved(before, after, kept[0])
-    with pytest.raises(ValueError, match="method='sparta'"):
-        figures.weights_moved(before, after, kept, method="sparta")
+def test_a_panel_for_each_task_with_the_share_of_dense_and_the_crossing():
+    axes = figures.score_curves(CURVES, share=0.95, cross=("magnitude", "movement"))
+    assert [ax.get_title() for ax in axes] == ["a", "b"]
+    lines = {line.get_label(): line for line in axes[0].get_lines()}
+    np.testing.assert_allclose(lines["magnitude"].get_xydata(), [(1, 20), (10, 60), (100, 100)])
+    assert set(lines["95 % of dense"].get_ydata()) == {95.0}
+    upright = [line.get_xdata()[0] for line in axes[0].get_lines() if len(set(line.get_xdata())) == 1]
+    # Differences -40, -10, 20 at 1, 10 and 100 %: a third of the last stretch.
+    np.testing.assert_allclose(upright, [10 ** (4 / 3)])
+    assert [text.get_text() for text in axes[0].texts] == ["22 %"]
+    assert not axes[1].texts and len(axes[0].figure.legends) == 1
+    assert axes[0].get_xscale() == "log" and list(axes[0].get_xticks()) == [1, 3, 10, 30, 100]
 
 
-def test_training_draws_loss_and_density():
-    history = pd.DataFrame({"step": [0, 1, 2], "loss": [1.1, 0.9, 0.4], "density": [1.0, 0.5, 0.03]})
-    ax = figures.training(history)
-    np.testing.assert_allclose(line(ax, "loss (left)").get_xydata(), [(0, 1.1), (1, 0.9), (2, 0.4)])
-    (right,) = [other for other in ax.figure.axes if other is not ax]
-    np.testing.assert_allclose(line(right, "kept (right)").get_ydata(), [100, 50, 3])
-    with pytest.raises(ValueError, match="history lacks the column 'loss'"):
-        figures.training(history.drop(columns="loss"))
-
-
-# --- figures of the derivations -----------------------------------------------------------------------------------
-
-W = torch.tensor([[1.5, -0.75, 0.25], [-2.0, 0.5, 1.25]])
-G = torch.tensor([[-1.0, 2.0, -3.0], [4.0, 5.0, -6.0]])
-
-
-def cells(ax) -> list[str]:
-    """The numbers written into a heat map, row by row."""
-    return [text.get_text().replace("−", "-") for text in ax.texts]
-
-
-def colours(ax) -> np.ma.MaskedArray:
-    (picture,) = ax.get_images()
-    return picture.get_array()
-
-
-def test_matrix_draws_and_writes_its_numbers():
-    given = plt.subplots()[1]
-    ax = figures.matrix(W, given, title="weights")
-    assert ax is given and ax.get_title() == "weights"
-    np.testing.assert_array_equal(colours(ax), W)
-    assert cells(ax) == ["1.50", "-0.75", "0.25", "-2.00", "0.50", "1.25"]
-    assert ax.get_images()[0].get_clim() == (-2, 2) and ax.get_images()[0].get_cmap().name == "RdBu"
-    assert cells(figures.matrix(W, digits=1)) == ["1.5", "-0.8", "0.2", "-2.0", "0.5", "1.2"]
-    assert cells(figures.matrix([[1, -2], [0, 4]])) == ["1", "-2", "0", "4"]
-    assert cells(figures.matrix([[-0.001, 0.5]])) == ["0.00", "0.50"], "no minus zero"
-
-
-def test_matrix_crosses_out_what_the_mask_leaves_out():
-    mask = torch.tensor([[1, 0, 1], [1, 1, 0]])
-    ax = figures.matrix(W, mask=mask)
-    np.testing.assert_array_equal(np.ma.getmaskarray(colours(ax)), mask == 0)
-    crossed = {tuple(np.mean(line.get_xydata(), axis=0)) for line in ax.get_lines()}
-    assert crossed == {(1, 0), (2, 1)}, "(column, row) of the pruned entries"
-    assert len(cells(ax)) == 6, "the numbers stay readable"
-    assert not figures.matrix(W, mask=W.bool()).get_lines()
-    assert ax.get_images()[0].get_clim() == (-2, 2), "the scale is that of all entries"
-
-
-def test_a_large_matrix_has_a_colour_bar_in_place_of_numbers():
-    ax = figures.matrix(torch.randn(40, 40))
-    assert not cells(ax) and len(ax.figure.axes) == 2
-    assert len(figures.matrix(W).figure.axes) == 1
-
-
-def test_scores_and_mask_are_those_of_the_package():
-    scores = torch.tensor([[0.3, -0.2, 0.9, 0.1], [-0.5, 0.7, 0.4, -0.8]])
-    left, right = figures.scores_and_mask(scores, 0.375)
-    np.testing.assert_allclose(colours(left), scores)
-    np.testing.assert_array_equal(colours(right), masks.top_v(scores, 0.375))
-    assert cells(right) == list("00100110")
-    assert right.get_title() == "mask M: 3 of 8 kept"
-    given = plt.subplots(2)[1]
-    assert list(figures.scores_and_mask(scores, 1.0, given)) == list(given)
-
-
-def test_quadrants_put_a_weight_where_sgd_pushes_it():
-    ax = figures.quadrants(W, G)
-    np.testing.assert_array_equal(line(ax, "weight").get_xydata(), list(zip(W.ravel(), -G.ravel(), strict=True)))
-    words = {(text.get_position()[0] > 0.5, text.get_position()[1] > 0.5): text.get_text() for text in ax.texts}
-    for right in (True, False):
-        for up in (True, False):
-            weight, push = (1 if right else -1), (1 if up else -1)
-            # one step of SGD on the weight: is it farther from zero? and the score -G * W: does it rise?
-            farther, rises = abs(weight + 0.1 * push) > abs(weight), push * weight > 0
-            expected = "away from zero:\nscore rises" if farther else "towards zero:\nscore falls"
-            assert words[right, up] == expected and farther == rises
-    kept = torch.tensor([[1, 0, 1], [0, 1, 1]])
-    ax = figures.quadrants(W, G, kept=kept, limits=(3, 9))
-    np.testing.assert_array_equal(line(ax, "pruned").get_xydata(), [(-0.75, -2.0), (-2.0, -4.0)])
-    assert len(line(ax, "kept").get_xydata()) == 4
-    assert line(ax, "kept").get_marker() != line(ax, "pruned").get_marker()
-    for (low, high), largest in ((ax.get_xlim(), 3), (ax.get_ylim(), 9)):
-        assert low == -high and largest < high < 1.5 * largest
-
-
-def test_layer_history_shows_one_step_on_the_scale_of_all():
-    steps = torch.arange(1.0, 4.0)[:, None, None]
-    history = {"W": W * steps, "G": G * steps, "S": -W * G * steps, "M": (W * steps > 1).float()}
-    panels = figures.layer_history(history, 1)
-    for ax, name in zip(panels, "WGSM", strict=True):
-        np.testing.assert_array_equal(colours(ax), history[name][1])
-    assert [ax.get_images()[0].get_clim() for ax in panels[:3]] == [(-6, 6), (-18, 18), (-24, 24)]
-    assert cells(panels[3]) == list("100001") and "2 of 6" in panels[3].get_title()
-    assert "step 1 of 2" in panels[0].figure.get_suptitle()
-    for name, ax in zip(("weights W", "gradients G", "scores S", "mask M"), panels, strict=True):
-        assert ax.get_title().startswith(name)
-    for step in (-1, 3, 1.0, True):
-        with pytest.raises(ValueError, match=f"step={step!r}: a whole number from 0 to 2"):
-            figures.layer_history(history, step)
-    with pytest.raises(ValueError, match=r"history lacks 'S' \(found: W, G, M\)"):
-        figures.layer_history({name: history[name] for name in "WGM"}, 0)
-    with pytest.raises(ValueError, match=r"history\['G'\] has shape \(2, 2, 3\)"):
-        figures.layer_history({**history, "G": history["G"][:2]}, 0)
-
-
-def test_trajectories_start_open_and_end_full_over_the_contours():
-    def loss(w1, w2):
-        return w1**2 + 4 * w2**2
-
-    path = torch.tensor([[0.9, 0.5], [0.4, 0.1], [0.1, 0.0]])
-    ax = figures.trajectories(loss, {"SGD": path, "Adam": path / 2}, limits=(-1, 2, -0.5, 1))
-    np.testing.assert_allclose(line(ax, "SGD").get_xydata(), path)
-    assert line(ax, "SGD").get_linestyle() != line(ax, "Adam").get_linestyle()
-    starts = [found for found in ax.get_lines() if found.get_markerfacecolor() == "white"]
-    np.testing.assert_allclose([found.get_xydata()[0] for found in starts], [(0.9, 0.5), (0.45, 0.25)])
-    assert line(ax, "SGD").get_markevery() == [-1]
-    (contours,) = ax.collections
-    assert sum(len(drawn.vertices) for drawn in contours.get_paths()) > 100
-    for level, drawn in zip(contours.levels, contours.get_paths(), strict=True):
-        np.testing.assert_allclose(loss(*drawn.vertices.T), level, atol=2e-3)
-    assert ax.get_xlim() == (-1, 2) and ax.get_ylim() == (-0.5, 1)
-    with pytest.raises(ValueError, match=r"paths\['SGD'\] has shape \(2, 3\): \(steps, 2\) is wanted"):
-        figures.trajectories(loss, {"SGD": path.T[:, :3]})
-    with pytest.raises(ValueError, match=r"limits=\(1, -1, 0, 1\)"):
-        figures.trajectories(loss, {}, limits=(1, -1, 0, 1))
-
-
-def test_schedules_are_told_apart_by_line():
-    curves = {"coded": (range(3), [1.0, 0.5, 0.1]), "printed": (range(3), torch.tensor([1.0, 1.5, 0.1]))}
-    ax = figures.schedules(curves, ylabel="threshold")
-    np.testing.assert_allclose(line(ax, "coded").get_xydata(), [(0, 1), (1, 0.5), (2, 0.1)])
-    np.testing.assert_allclose(line(ax, "printed").get_ydata(), [1, 1.5, 0.1])
-    assert line(ax, "coded").get_linestyle() != line(ax, "printed").get_linestyle()
-    assert ax.get_ylabel() == "threshold" and ax.get_xlabel() == "optimizer step t" and ax.get_ylim()[0] == 0
-    with pytest.raises(ValueError, match="curves is empty"):
-        figures.schedules({})
-    with pytest.raises(ValueError, match=r"values of 'coded' has shape \(2,\): \(3,\) is wanted"):
-        figures.schedules({"coded": (range(3), [1.0, 0.5])})
-
-
-def test_hard_concrete_gate_counts_its_samples():
-    uniform = (torch.arange(1000, dtype=torch.float64) + 0.5) / 1000
-    gates = masks.hard_concrete(torch.tensor(-1.0, dtype=torch.float64), uniform)
-    ax = figures.hard_concrete_gate(-1.0, uniform)
-    heights = [bar.get_height() for bar in ax.patches]
-    assert sum(heights) == pytest.approx(1)
-    assert heights[-2:] == [(gates == 0).double().mean(), (gates == 1).double().mean()]
-    assert heights[0] == ((gates > 0) & (gates < 0.05)).double().mean()
-    # sampled at the middles of 1000 equal parts, the share of zeros is the formula's up to 1/1000
-    (formula,) = [found for found in ax.get_lines() if found.get_label().startswith("1 −")]
-    assert formula.get_ydata()[0] == pytest.approx(1 - masks.expected_l0(torch.tensor(-1.0)).item())
-    assert formula.get_ydata()[0] == pytest.approx(heights[-2], abs=1e-3)
-    # (1.1 + 0.1) / (1 + e) - 0.1
-    (test_time,) = [found for found in ax.get_lines() if "test time" in found.get_label()]
-    assert test_time.get_xdata()[0] == pytest.approx(0.22273, abs=1e-5)
-    with pytest.raises(ValueError, match="uniform reaches from 0 to 1: noise lies between"):
-        figures.hard_concrete_gate(0.0, [0.0, 1.0])
-    with pytest.raises(ValueError, match=r"score of shape .* not finite"):
-        figures.hard_concrete_gate(float("nan"), uniform)
-
-
-def test_gate_curves_follow_the_formulas():
-    ax = figures.gate_curves()
-    for label, at_zero in (("mask at test time", 0.5), ("P(M ≠ 0), the expected L0", 1 / (1 + 11 ** (-2 / 3)))):
-        x, y = line(ax, label).get_data()
-        assert (x[0], x[-1]) == (-6, 6) and np.interp(0, x, y) == pytest.approx(at_zero)
-    assert line(ax, "mask at test time").get_ydata()[0] == 0
-
-
-RUNS = pd.DataFrame(
-    [
-        ("released", "MNLI", 100.0, 0.4),
-        ("released", "MNLI", 1.0, 0.9),
-        ("released", "MNLI", 400.0, 0.1),
-        ("toy", "inference", 0.0, 0.99),
-        ("toy", "inference", 10.0, 0.5),
-    ],
-    columns=["source", "task", "lam", "kept"],
-)
-
-
-def test_density_against_lambda_has_a_line_for_each_source_and_task():
-    ax = figures.density_against_lambda(RUNS)
-    np.testing.assert_allclose(line(ax, "released: MNLI").get_xydata(), [(1, 90), (100, 40), (400, 10)])
-    np.testing.assert_allclose(line(ax, "toy: inference").get_xydata(), [(10, 50)])
-    assert (ax.get_xscale(), ax.get_yscale()) == ("log", "log")
-    # halfway between 100 and 400, and between 40 % and 10 %, on logarithmic axes: 200 and 20 %
-    ax = figures.density_against_lambda(RUNS, lam=200.0)
-    (ring,) = [found for found in ax.get_lines() if found.get_markersize() > 10]
-    np.testing.assert_allclose(ring.get_xydata(), [(200, 20)])
-    assert {text.get_text() for text in ax.get_legend().get_texts()} == {"released: MNLI (20 %)", "toy: inference"}
-    for change, message in (
-        ({"lam": -1.0}, r"lam=.*-1.0.*: 0 or more"),
-        ({"kept": 40.0}, r"kept=.*40.0.*: a fraction in \(0, 1\]"),
-        ({"lam": 0.0}, "no run with lam > 0"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            figures.density_against_lambda(RUNS.assign(**change))
-    with pytest.raises(ValueError, match="runs lacks the column 'kept'"):
-        figures.density_against_lambda(RUNS.drop(columns="kept"))
-
-
-def test_predicted_measured_draws_every_entry_and_the_identity():
-    ax = figures.predicted_measured(W, 2 * W, labels=("−g w", "change of the loss"))
-    np.testing.assert_allclose(line(ax, "one point per entry").get_xydata(), [(w, 2 * w) for w in W.ravel().tolist()])
-    identity = line(ax, "equal")
-    assert identity.get_slope() == 1 and identity.get_xy1() == (0, 0)
-    assert (ax.get_xlabel(), ax.get_ylabel()) == ("−g w", "change of the loss")
-    with pytest.raises(ValueError, match=r"measured has shape \(6,\): \(2, 3\) is wanted"):
-        figures.predicted_measured(W, W.ravel())
-
-
-def test_shares_are_bars_in_the_order_given():
-    ax = figures.shares(pd.Series([0.5, 0.993, 0.0], index=["Adam", "SGD", "none"], name="swaps that help"))
-    assert [bar.get_width() for bar in ax.patches] == [0.5, 0.993, 0.0]
-    assert [label.get_text() for label in ax.get_yticklabels()] == ["Adam", "SGD", "none"]
-    assert [text.get_text() for text in ax.texts] == ["50.0 %", "99.3 %", "0.0 %"]
-    assert ax.get_xlabel() == "swaps that help (%)" and ax.yaxis_inverted()
-    with pytest.raises(ValueError, match=r"table reaches from 0.2 to 40: shares lie in \[0, 1\]"):
-        figures.shares(pd.Series([0.2, 40.0]))
-
-
-@pytest.mark.parametrize(
-    ("draw", "message"),
-    [
-        (lambda: figures.matrix(W.ravel()), r"values has shape \(6,\): a matrix is wanted"),
-        (lambda: figures.matrix(W / 0), r"values of shape \(2, 3\) is empty or holds values that are not finite"),
-        (lambda: figures.matrix(torch.empty(0, 3)), r"values of shape \(0, 3\) is empty"),
-        (lambda: figures.matrix(W, mask=W.T), r"mask has shape \(3, 2\): \(2, 3\) is wanted"),
-        (lambda: figures.scores_and_mask(W, 0.0), "density=0.0"),
-        (lambda: figures.scores_and_mask(W, 0.5, [plt.subplots()[1]]), "axes holds 1 axes: 2 are wanted"),
-        (lambda: figures.quadrants(W, G.T), r"G has shape \(3, 2\)"),
-        (lambda: figures.quadrants(W, G, kept=W[0]), r"kept has shape \(3,\)"),
-    ],
-)
-def test_bad_input_is_named(draw, message):
-    with pytest.raises(ValueError, match=message):
-        draw()
-
-
-# --- showing ------------------------------------------------------------------------------------------------------
+def test_tasks_come_in_the_order_asked_for_and_scales_may_differ():
+    axes = figures.score_curves(CURVES, ["b", "a"], sharey=False)
+    assert [ax.get_title() for ax in axes] == ["b", "a"]
+    assert axes[0].get_ylim() != axes[1].get_ylim()
+    with pytest.raises(ValueError, match="tasks='c' is not in results"):
+        figures.score_curves(CURVES, ["c"])
 
 
 def test_show_gives_the_picture_its_description(monkeypatch, tmp_path):

@@ -17,9 +17,6 @@ def outlines(ax):
     return {patch.get_label(): patch for patch in ax.patches if isinstance(patch, StepPatch)}
 
 
-# --- weights and scores -----------------------------------------------------------------------------------------------
-
-
 def test_weights_left_counts_each_weight_once():
     left = {"magnitude": torch.tensor([[-3.0, 2.9, 3.0]]), "movement": torch.tensor([0.1, -0.1, 1.2, -3.0])}
     ax = figures.weights_left(left, bins=3)  # edges -3, -1, 1, 3
@@ -28,7 +25,7 @@ def test_weights_left_counts_each_weight_once():
     assert drawn[MAGNITUDE.label].get_data().values.tolist() == [1, 0, 2]
     assert drawn[MOVEMENT.label].get_data().values.tolist() == [1, 2, 1]
     assert np.allclose(drawn[MOVEMENT.label].get_data().edges, [-3, -1, 1, 3])
-    assert to_hex(drawn[MOVEMENT.label].get_edgecolor()).upper() == MOVEMENT.colour
+    assert to_hex(drawn[MOVEMENT.label].get_edgecolor()).upper() == MOVEMENT.color
 
 
 def test_score_against_weight_separates_kept_from_pruned_and_draws_the_arms():
@@ -41,9 +38,6 @@ def test_score_against_weight_separates_kept_from_pruned_and_draws_the_arms():
     bare = figures.score_against_weight(weights, scores, scores > 0, reach=0.7)
     assert bare.get_xlim() == (-0.7, 0.7)
     assert "bound" not in [drawn.get_label() for drawn in bare.get_lines()]
-
-
-# --- layers and rows --------------------------------------------------------------------------------------------------
 
 
 def test_density_by_layer_draws_the_mean_of_the_seeds():
@@ -74,9 +68,6 @@ def test_row_counts_shares_bins_with_what_is_expected():
     assert line(ax, "a random mask, expected").get_xydata().tolist() == [[1, 3], [3, 1]]
 
 
-# --- scores -----------------------------------------------------------------------------------------------------------
-
-
 def test_local_and_global_have_lines_of_their_own():
     runs = pd.DataFrame(
         [
@@ -101,12 +92,10 @@ def test_score_against_parameters_draws_means_and_seeds():
     drawn = {bars.get_label(): bars for bars in ax.containers}
     assert set(drawn) == {MAGNITUDE.label, "small and dense"}
     points, _, (reach,) = drawn[MAGNITUDE.label].lines
-    assert np.allclose(points.get_xydata(), [[50, 60]], rtol=0.03) and points.get_color() == MAGNITUDE.colour
+    assert np.allclose(points.get_xydata(), [[50, 60]], rtol=0.03) and points.get_color() == MAGNITUDE.color
     assert np.allclose(reach.get_segments()[0], [[50, 55], [50, 70]], rtol=0.03)
     assert drawn["small and dense"].lines[0].get_xydata().tolist() == [[30, 80]]
 
-
-# --- bad input --------------------------------------------------------------------------------------------------------
 
 TWO = torch.ones(2)
 

@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-import mvp_lite as mvp
+from mvp_lite import course
 from mvp_lite.paths import data_path
 
 RUNS = pd.read_csv(data_path("paper", "released_runs.csv")).query("task == 'qqp'")
@@ -16,7 +16,7 @@ def drawn(ax):
 
 def test_by_method():
     runs, cells = RUNS[~RUNS["distil"]], CELLS[CELLS["table"] == 2]
-    ax = mvp.figures.printed_and_released(runs, cells)
+    ax = course.figures.printed_and_released(runs, cells)
     lines = drawn(ax)
     mine = runs[runs["method"] == "movement"].sort_values("kept")
     assert lines["movement", "o"] == [[100 * v, s] for v, s in zip(mine["kept"], mine["score"], strict=True)]
@@ -26,7 +26,7 @@ def test_by_method():
 
 def test_with_and_without_a_teacher():
     runs, cells = (frame[frame["method"] == "soft_movement"] for frame in (RUNS, CELLS))
-    ax = mvp.figures.printed_and_released(runs, cells, by="distil", ticks=(1, 3, 10))
+    ax = course.figures.printed_and_released(runs, cells, by="distil", ticks=(1, 3, 10))
     lines = drawn(ax)
     assert sorted(lines["_printed", "s"]) == [[3, 89.1], [10, 90.2]] and len(lines) == 4
     assert max(x for x, _ in lines["no teacher", "o"]) < 11.5
@@ -36,7 +36,7 @@ def test_with_and_without_a_teacher():
 def test_task_by_task():
     runs = pd.read_csv(data_path("paper", "released_runs.csv")).query("scope == 'local' and not distil")
     cells = pd.read_csv(data_path("paper", "movement_tables.csv")).query("table == 2")
-    axes = mvp.figures.printed_by_task(runs, cells)
+    axes = course.figures.printed_by_task(runs, cells)
     assert [ax.get_title() for ax in axes] == ["squad1.1", "mnli", "qqp"]
     assert [len(ax.get_lines()) for ax in axes] == [2 * 2 + 1] * 3
     (legend,) = axes[0].figure.legends
@@ -49,13 +49,13 @@ def test_task_by_task():
         (RUNS, CELLS, "method", "lines for method"),
         (RUNS[~RUNS["distil"]], CELLS, "distil", "lines for distil False"),
         (RUNS, CELLS, "task", "by='task'"),
-        (RUNS.iloc[:0], CELLS, "method", "one is wanted"),
-        (RUNS[~RUNS["distil"]], CELLS.assign(task="mnli"), "method", "one is wanted"),
+        (RUNS.iloc[:0], CELLS, "method", "expected one"),
+        (RUNS[~RUNS["distil"]], CELLS.assign(task="mnli"), "method", "expected one"),
     ],
 )
 def test_what_cannot_be_drawn(runs, cells, by, message):
     with pytest.raises(ValueError, match=message):
-        mvp.figures.printed_and_released(runs, cells, by=by)
+        course.figures.printed_and_released(runs, cells, by=by)
 
 
 DROPS = pd.DataFrame(
@@ -65,7 +65,7 @@ DROPS = pd.DataFrame(
 
 
 def test_points_lost():
-    ax = mvp.figures.points_lost(DROPS, limit=4)
+    ax = course.figures.points_lost(DROPS, limit=4)
     lines = {line.get_label(): line for line in ax.get_lines()}
     assert list(lines) == ["BERT-base, 60 %", "BERT-base, 70 %", "DistilBERT, 60 %", "DistilBERT, 70 %", "claimed"]
     assert [text.get_text() for text in ax.get_yticklabels()] == ["qqp", "mnli"]  # the hardest at the top
@@ -80,5 +80,5 @@ def test_points_lost():
 
 @pytest.mark.parametrize("drops", [DROPS.iloc[:0], DROPS.assign(model="bert-large")])
 def test_points_lost_of_what(drops):
-    with pytest.raises(ValueError, match="some of bert-base, distilbert are wanted"):
-        mvp.figures.points_lost(drops, limit=4)
+    with pytest.raises(ValueError, match="expected some of bert-base, distilbert"):
+        course.figures.points_lost(drops, limit=4)

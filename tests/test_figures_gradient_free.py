@@ -14,9 +14,9 @@ LOOK = figures.UNLABELED_STYLE
 
 def test_every_method_has_a_look_of_its_own():
     assert set(METHODS) <= set(LOOK)
-    looks = [(look.colour, look.marker) for look in LOOK.values()]
+    looks = [(look.color, look.marker) for look in LOOK.values()]
     assert len(set(looks)) == len(looks) and len({look.label for look in LOOK.values()}) == len(LOOK)
-    assert len({look.marker for look in LOOK.values()}) == len(LOOK)  # without colour too
+    assert len({look.marker for look in LOOK.values()}) == len(LOOK)  # also without color
 
 
 def test_scores_by_iteration_starts_at_one():
@@ -27,22 +27,6 @@ def test_scores_by_iteration_starts_at_one():
     assert first.get_xydata().tolist() == [[1, 0.25], [2, 0.5], [3, 0.75]]
     assert np.allclose(second.get_ydata(), [0.2, 0.5, 1.0])
     assert list(line(ax, "entrywise (3)").get_xdata()) == [3, 3] and list(line(ax, "printed (1)").get_xdata()) == [1, 1]
-
-
-def test_names_of_recorded_runs():
-    rows = [
-        ("kcm", True, 0, None),
-        ("kcm", True, 512, ""),
-        ("r2d2", False, 0, "sigma=0.5"),
-        ("weight_magnitude", True, 0, None),
-        ("fisher", True, 512, "heads=True"),
-        ("fisher", True, 512, None),
-    ]
-    names = figures.unlabeled_names(pd.DataFrame(rows, columns=["method", "scale", "labelled", "options"]))
-    assert names.tolist() == ["kcm", "kcm_labels", "r2d2", "weight_magnitude_scaled", "fisher_heads", "fisher"]
-    assert set(names) <= set(LOOK)
-    with pytest.raises(ValueError, match="'options'"):
-        figures.unlabeled_names(pd.DataFrame({"method": ["kcm"], "scale": [True], "labelled": [0]}))
 
 
 def table(*rows):

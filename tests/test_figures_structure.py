@@ -1,4 +1,4 @@
-"""Figures of structured pruning draw the data they are given: masks, points with quartiles, means with their spread."""
+"""Figures of structured pruning draw the data they are given: masks, points with quartiles, means with their range."""
 
 import numpy as np
 import pandas as pd
@@ -30,8 +30,8 @@ def test_speed_and_operations_draws_quartiles_and_what_was_hoped_for():
     ax = figures.speed_and_operations(SPEED)
     assert [tick.get_text() for tick in ax.get_yticklabels()] == ["1 x 32", "32 x 32"]
     for label, speed, fewer, ranges in (
-        ("zeros left in", [1.0, 1.1], 1.0, [(0.98, 1.03), (1.0, 1.2)]),
-        ("zeros cut out", [1.6, 1.5], 1.7, [(1.5, 1.65), (1.4, 1.55)]),
+        ("zeros kept", [1.0, 1.1], 1.0, [(0.98, 1.03), (1.0, 1.2)]),
+        ("zeros removed", [1.6, 1.5], 1.7, [(1.5, 1.65), (1.4, 1.55)]),
     ):
         (bars,) = [bars for bars in ax.containers if bars.get_label() == f"{label}: measured"]
         assert np.allclose(bars.lines[0].get_xdata(), speed)
@@ -60,9 +60,9 @@ def test_score_by_groups_draws_means_and_the_range_of_the_seeds():
     assert [text.get_text() for text in legend.get_texts()] == ["single weights", "blocks 8 x 8", "heads and neurons"]
 
 
-def test_groups_are_told_apart_without_colour():
+def test_groups_differ_without_color():
     looks = GROUP_STYLE.values()
-    assert len({look.marker for look in looks}) == len({look.colour for look in looks}) == len(looks)
+    assert len({look.marker for look in looks}) == len({look.color for look in looks}) == len(looks)
 
 
 @pytest.mark.parametrize(

@@ -23,8 +23,8 @@ def read(path: Path) -> Any:
     return json.loads(path.read_text())
 
 
-def cells(path: Path, kind: str) -> list[Any]:
-    return [cell for cell in read(path)["cells"] if cell["cell_type"] == kind]
+def cells(path: Path, cell_type: str) -> list[Any]:
+    return [cell for cell in read(path)["cells"] if cell["cell_type"] == cell_type]
 
 
 def source(cell: Any) -> str:
@@ -44,9 +44,6 @@ def index_row(path: Path) -> list[str]:
     rows = [line for line in README.splitlines() if line.startswith("|") and f"(notebooks/{path.name})" in line]
     assert len(rows) == 1, f"README.md lists {path.name} {len(rows)} times"
     return [field.strip() for field in rows[0].strip("|").split("|")]
-
-
-# --- form ---------------------------------------------------------------------------------------------------------
 
 
 def test_the_numbers_go_up_from_00() -> None:
@@ -106,7 +103,7 @@ def test_head(path: Path) -> None:
     goals = head.partition("**Afterwards you can**")[2]
     assert len(re.findall(r"^\* ", goals, flags=re.M)) >= 3, "three things that the reader can do afterwards"
     first = source(cells(path, "code")[0])
-    assert "import mvp_lite as mvp\n" in first and "mvp.setup()" in first
+    assert "import mvp_lite as mvp\n" in first and "course.setup()" in first
     assert not re.search(r"sys\.path|^[!%]", "\n".join(map(source, cells(path, "code"))), flags=re.M)
 
 
@@ -123,9 +120,6 @@ def test_links_lead_somewhere(path: Path) -> None:
             assert "://" in target or (path.parent / target).exists(), f"{path.name} links to {target}"
 
 
-# --- what a derivation has -------------------------------------------------------------------------------------------
-
-
 @derivations
 def test_a_derivation_is_whole(path: Path) -> None:
     assert 15 <= len(cells(path, "code")) <= 30
@@ -139,9 +133,6 @@ def test_a_derivation_is_whole(path: Path) -> None:
     assert len(re.findall(r"find the bug", text, flags=re.I)) >= 1
     figures = [out for cell in cells(path, "code") for out in cell["outputs"] if "image/png" in out.get("data", {})]
     assert figures, "no figure"
-
-
-# --- ledger ---------------------------------------------------------------------------------------------------------
 
 
 def tags_in(notebook: Any) -> list[str]:
@@ -176,7 +167,7 @@ def assert_ledger_is_balanced(notebook: Any, number: int) -> None:
     for tag, call in checks:
         left, right = call.args[1], call.args[2]
         assert ast.dump(left) != ast.dump(right), f"({tag}) compares a thing with itself"
-        assert [word for word in call.keywords if word.arg == "slip"], f"({tag}) has no slip"
+        assert [word for word in call.keywords if word.arg == "planted"], f"({tag}) has no planted error"
     seen: list[str] = []
     for cell in notebook["cells"]:
         seen += tags_in({"cells": [cell]})
@@ -191,7 +182,7 @@ def test_every_equation_has_its_check(path: Path) -> None:
     assert 3 <= len(tags_in(notebook)) <= 10
     printed = "".join("".join(output.get("text", "")) for cell in cells(path, "code") for output in cell["outputs"])
     closing = re.search(
-        r"^notebook \d+: (\d+) equations hold, (\d+) slips found out, largest error (\S+)$", printed, re.M
+        r"^notebook \d+: (\d+) equations hold, (\d+) planted errors caught, largest error (\S+)$", printed, re.M
     )
     assert closing, "ledger.close() is not among the outputs"
     assert int(closing[1]) == len(tags_in(notebook)) and float(closing[3]) < 1e-6
@@ -199,11 +190,11 @@ def test_every_equation_has_its_check(path: Path) -> None:
 
 
 def notebook_of(*parts: str) -> Any:
-    kinds = [("code" if part.startswith("ledger") else "markdown") for part in parts]
-    return {"cells": [{"cell_type": kind, "source": [part]} for kind, part in zip(kinds, parts, strict=True)]}
+    types = [("code" if part.startswith("ledger") else "markdown") for part in parts]
+    return {"cells": [{"cell_type": name, "source": [part]} for name, part in zip(types, parts, strict=True)]}
 
 
-EQUATION, CHECK = "$$a=b\\tag{1.1}$$", 'ledger.check("1.1", a, b, slip={"sign": -a})'
+EQUATION, CHECK = "$$a=b\\tag{1.1}$$", 'ledger.check("1.1", a, b, planted={"sign": -a})'
 
 
 @pytest.mark.parametrize(
@@ -215,8 +206,8 @@ EQUATION, CHECK = "$$a=b\\tag{1.1}$$", 'ledger.check("1.1", a, b, slip={"sign": 
         ((EQUATION, EQUATION, CHECK), "out of order"),
         (("$$a=b$$", CHECK), "without a number"),
         ((CHECK, EQUATION), "before it is shown"),
-        ((EQUATION, 'ledger.check("1.1", a, a, slip={"sign": -a})'), "with itself"),
-        ((EQUATION, 'ledger.check("1.1", a, b)'), "no slip"),
+        ((EQUATION, 'ledger.check("1.1", a, a, planted={"sign": -a})'), "with itself"),
+        ((EQUATION, 'ledger.check("1.1", a, b)'), "no planted error"),
         ((EQUATION.replace("1.1", "2.1"), CHECK.replace("1.1", "2.1")), "out of order"),
     ],
 )

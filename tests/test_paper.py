@@ -60,9 +60,9 @@ def test_released_runs_are_complete(runs: pd.DataFrame) -> None:
     assert set(runs["task"]) == set(TASKS) and set(runs["method"]) == set(METHODS)
     assert runs["distil"].dtype == bool and runs["kept"].between(0, 1, inclusive="neither").all()
     assert runs["score"].between(40, 100).all() and runs["other"].between(20, 100).all()
-    penalised = runs["method"].isin(["soft_movement", "l0"])
-    assert runs["lam"].notna().equals(penalised) and penalised.sum() == 120
-    assert (runs.loc[penalised, "scope"] == "global").all()
+    penalized = runs["method"].isin(["soft_movement", "l0"])
+    assert runs["lam"].notna().equals(penalized) and penalized.sum() == 120
+    assert (runs.loc[penalized, "scope"] == "global").all()
     assert runs["alpha_kd"].notna().equals(runs["distil"]) and runs["alpha_ce"].notna().equals(runs["distil"])
     assert runs["score_lr"].isna().equals(runs["method"] == "magnitude")
 
@@ -95,8 +95,6 @@ def test_one_cell_is_extrapolated(runs: pd.DataFrame, cells: pd.DataFrame) -> No
     assert outside == [(3, "squad1.1", 0.03, "l0")]
 
 
-# --- KCM: no runs to compare with, so the tables are held against each other and against the paper's words ----------
-
 KCM_COLUMNS = "table model task method labels flops source evaluated value spread what".split()
 KCM_TASKS = "qqp mnli mrpc qnli sst2 stsb squad1.1 squad2.0".split()
 
@@ -107,7 +105,7 @@ def kcm() -> pd.DataFrame:
 
 
 def grid(kcm: pd.DataFrame, table: int, flops: float) -> pd.DataFrame:
-    """Methods by task, of the tables 3 to 5 that have one number for each; the dense model beside them."""
+    """Methods by task, of the tables 3 to 5 that have one number for each, and the dense model."""
     rows = kcm[(kcm["table"] == table) & kcm["flops"].isin([flops, 1.0])]
     return rows.pivot(index="task", columns="method", values="value")
 
@@ -122,8 +120,8 @@ def test_kcm_tables_are_complete(kcm: pd.DataFrame) -> None:
         assert (kcm[kcm["table"] == table].groupby("task").size() == 5).all()
     assert (kcm[kcm["table"] == 5].groupby(["task", "labels", "flops"]).size() == 1).all()
     assert kcm["source"].notna().equals(kcm["table"] >= 9) and kcm["evaluated"].notna().equals(kcm["table"] >= 9)
-    labelled = kcm["method"] == "kcm_labels"
-    assert set(kcm.loc[labelled, "labels"]) == {512, 1000} and set(kcm.loc[~labelled, "labels"].dropna()) == {0}
+    labeled = kcm["method"] == "kcm_labels"
+    assert set(kcm.loc[labeled, "labels"]) == {512, 1000} and set(kcm.loc[~labeled, "labels"].dropna()) == {0}
     assert (kcm["what"] == "change").equals(kcm["table"] == 2) and (kcm["what"] == "speed-up").equals(kcm["table"] == 6)
 
 

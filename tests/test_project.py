@@ -25,10 +25,11 @@ tasks.toy.language tasks.toy.pretraining tasks.toy tasks.specs tasks.spans tasks
 tasks.evaluation tasks.task tasks models
 experiments.table experiments.subsets experiments.settings experiments.grid experiments.lambdas
 experiments.structured experiments.unlabeled experiments.sizes experiments
-course.anatomy
-course.figures.style course.figures.results course.figures.curves course.figures.derivations
-course.figures.distillation course.figures.anatomy course.figures.structure course.figures.audit
-course.figures.gradient_free course.figures course.notebook course.widgets course.ledger course.exercises.tools
+course.ledger course.anatomy course.arguments course.analysis
+course.figures.style course.figures.matrices course.figures.movement course.figures.training course.figures.gates
+course.figures.comparisons course.figures.results course.figures.distillation course.figures.anatomy
+course.figures.structure course.figures.audit course.figures.gradient_free course.figures course.notebook
+course.widgets course.exercises.tools
 course.exercises.n01 course.exercises.n02 course.exercises.n03 course.exercises.n04 course.exercises.n05
 course.exercises.n06 course.exercises.n07 course.exercises.n08 course.exercises.n09 course.exercises.n10
 course.exercises.n11 course.exercises.n13 course.exercises course.tables course.editions course

@@ -12,7 +12,7 @@ from test_unlabeled import TOY, plain
 
 import mvp_lite as mvp
 from mvp_lite.__main__ import main
-from mvp_lite.course import figures, tables
+from mvp_lite.course import analysis, tables
 from mvp_lite.paths import data_path
 
 OURS = sorted(data_path("results").glob("small_*.csv"))
@@ -32,7 +32,7 @@ def benchmark(name: str) -> dict:
 
 
 def toy_runs() -> pd.DataFrame:
-    return figures.comparable(recorded("toy.csv"))
+    return analysis.comparable(recorded("toy.csv"))
 
 
 def real_runs(split: str = "validation") -> pd.DataFrame:
@@ -77,7 +77,7 @@ def test_the_toys_tables() -> None:
 
 def test_what_is_said_of_the_toy() -> None:
     runs = toy_runs()
-    mean = figures.average_over_tasks(runs).groupby(["density", "method"])["score"].mean()
+    mean = analysis.average_over_tasks(runs).groupby(["density", "method"])["score"].mean()
     tasks = runs.groupby(["density", "task", "method"])["score"].mean().unstack()
     lead = tasks["movement"] - tasks["magnitude"]
     order = mean[0.03].drop("random", errors="ignore").sort_values(ascending=False)
@@ -96,7 +96,7 @@ def test_what_is_said_of_the_toy() -> None:
 
 
 def test_what_is_said_of_longer_runs_of_the_toy() -> None:
-    long = figures.comparable(recorded("toy_long.csv"))
+    long = analysis.comparable(recorded("toy_long.csv"))
     assert set(long["steps"]) == {900} and set(long["density"]) == {0.1} and set(long["seed"]) == {0, 1, 2}
     mean = long.groupby(["task", "method"])["score"].mean()
     shown = said("results.md", r"three seeds: ([\d.]+) and ([\d.]+) on inference, ([\d.]+) and ([\d.]+) on paraphrase")

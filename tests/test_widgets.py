@@ -9,7 +9,7 @@ import pytest
 import torch
 from matplotlib import pyplot as plt
 
-import mvp_lite as mvp
+from mvp_lite import course, schedule
 from mvp_lite.course import figures
 
 
@@ -37,7 +37,7 @@ def drawn(monkeypatch):
 
 
 def test_explore_offers_what_was_recorded_and_draws_it(results, drawn):
-    widget = mvp.widgets.explore(results, source="some.csv")
+    widget = course.widgets.explore(results, source="some.csv")
     assert isinstance(widget, ipywidgets.interactive)
     task, density = widget.children[:2]
     assert task.options == ("a", "b")
@@ -52,19 +52,16 @@ def test_explore_offers_what_was_recorded_and_draws_it(results, drawn):
 
 def test_explore_keeps_the_density_if_the_other_task_has_it(results, drawn):
     both = pd.concat([results, results[results["density"] == 0.1].assign(task="b")])
-    widget = mvp.widgets.explore(both)
+    widget = course.widgets.explore(both)
     task, density = widget.children[:2]
     density.value = 0.1
     task.value = "b"
     assert density.value == 0.1
 
 
-def test_explore_needs_a_pruned_row(results):
+def test_explore_needs_a_pruned_run(results):
     with pytest.raises(ValueError, match="no pruned model"):
-        mvp.widgets.explore(results[results["method"] == "dense"])
-
-
-# --- sliders over recorded things ---------------------------------------------------------------------------------
+        course.widgets.explore(results[results["method"] == "dense"])
 
 
 @pytest.fixture
@@ -86,7 +83,7 @@ def calls(monkeypatch):
 
         return called
 
-    for name in set(mvp.widgets.__all__) - {"explore"}:
+    for name in set(course.widgets.__all__) - {"explore"}:
         monkeypatch.setattr(figures, name, record(name, getattr(figures, name)))
     yield found
     plt.close("all")
@@ -98,11 +95,11 @@ def slider(widget, name):
 
 
 def test_every_widget_has_a_figure_of_its_name():
-    assert set(mvp.widgets.__all__) - {"explore"} <= set(figures.__all__)
+    assert set(course.widgets.__all__) - {"explore"} <= set(figures.__all__)
 
 
 def test_layer_history_only_draws_what_was_recorded(history, calls):
-    widget = mvp.widgets.layer_history(history)
+    widget = course.widgets.layer_history(history)
     assert isinstance(widget, ipywidgets.interactive)
     step = slider(widget, "step")
     assert (step.min, step.max, step.value) == (0, 4, 0)
@@ -114,7 +111,7 @@ def test_layer_history_only_draws_what_was_recorded(history, calls):
 
 
 def test_quadrants_keep_their_limits_from_step_to_step(history, calls):
-    widget = mvp.widgets.quadrants(history)
+    widget = course.widgets.quadrants(history)
     slider(widget, "step").value = 1
     slider(widget, "step").value = 4
     for step, (name, (W, G), options) in zip((1, 4), calls[-2:], strict=True):
@@ -124,27 +121,27 @@ def test_quadrants_keep_their_limits_from_step_to_step(history, calls):
         assert options["limits"][0] >= history["W"].abs().max() and options["limits"][1] >= history["G"].abs().max()
     assert len({options["limits"] for *_, options in calls}) == 1
     with pytest.raises(ValueError, match="history lacks 'M'"):
-        mvp.widgets.quadrants({"W": W, "G": G})
+        course.widgets.quadrants({"W": W, "G": G})
     with pytest.raises(ValueError, match="history lacks 'S'"):
-        mvp.widgets.layer_history({name: history[name] for name in "WGM"})
+        course.widgets.layer_history({name: history[name] for name in "WGM"})
 
 
-def test_scores_and_mask_takes_per_cents(calls):
+def test_scores_and_mask_takes_percentages(calls):
     scores = torch.randn(4, 5)
-    kept = slider(mvp.widgets.scores_and_mask(scores), "kept (%)")
+    kept = slider(course.widgets.scores_and_mask(scores), "kept (%)")
     kept.value = 30
     assert calls[-1] == ("scores_and_mask", (scores, 0.3), {})
     assert (kept.min, kept.max) == (1, 100)
 
 
 def test_schedules_draw_eq_5_as_coded_and_as_printed(calls):
-    widget = mvp.widgets.schedules()
+    widget = course.widgets.schedules()
     slider(widget, "cool-down").value = 30
     slider(widget, "cool-down").value = 20
     (curves,) = calls[-1][1]
     (steps, coded), (_, printed) = curves["as coded"], curves["as printed"]
     assert list(steps) == list(range(101))
-    assert coded == [mvp.schedule.cubic(step, 1.0, 0.1, 100, 10, 20) for step in steps]
+    assert coded == [schedule.cubic(step, 1.0, 0.1, 100, 10, 20) for step in steps]
     # the printed numerator is 20 steps behind: .1 + .9 (1 + 20/70)^3 at 10, .1 + .9 (21/70)^3 at 79
     assert printed[9] == 1 and printed[10] == pytest.approx(0.1 + 0.9 * (9 / 7) ** 3)
     assert printed[79] == pytest.approx(0.1 + 0.9 * 0.3**3) and printed[80] == 0.1
@@ -155,7 +152,7 @@ def test_schedules_draw_eq_5_as_coded_and_as_printed(calls):
 
 
 def test_hard_concrete_gate_draws_its_noise_once(calls):
-    score = slider(mvp.widgets.hard_concrete_gate(), "score S")
+    score = slider(course.widgets.hard_concrete_gate(), "score S")
     score.value = 1.0
     score.value = -2.0
     assert [args[0] for _, args, _ in calls][-2:] == [1.0, -2.0]
@@ -164,37 +161,34 @@ def test_hard_concrete_gate_draws_its_noise_once(calls):
 
 def test_density_against_lambda_marks_the_slider(calls):
     runs = pd.DataFrame({"source": "toy", "task": "qa", "lam": [0.0, 1.0, 100.0], "kept": [1.0, 0.9, 0.1]})
-    lam = slider(mvp.widgets.density_against_lambda(runs), "λ")
+    lam = slider(course.widgets.density_against_lambda(runs), "λ")
     assert (lam.min, lam.max) == (0, 2) and lam.value == pytest.approx(10)
     lam.value = 50.0
     assert calls[-1][1][0] is runs and calls[-1][2] == {"lam": 50.0}
     with pytest.raises(ValueError, match="no run with lam > 0"):
-        mvp.widgets.density_against_lambda(runs.head(1))
+        course.widgets.density_against_lambda(runs.head(1))
     with pytest.raises(ValueError, match="lacks the column 'lam'"):
-        mvp.widgets.density_against_lambda(runs.drop(columns="lam"))
+        course.widgets.density_against_lambda(runs.drop(columns="lam"))
 
 
-def test_softened_stands_beside_temperature_one(calls):
-    T = slider(mvp.widgets.softened([4.0, 2.0, -2.0], ["a", "b", "c"]), "T")
+def test_softened_also_draws_temperature_one(calls):
+    T = slider(course.widgets.softened([4.0, 2.0, -2.0], ["a", "b", "c"]), "T")
     assert T.min > 0 and T.value == 2.0
     T.value = 8.0
     assert calls[-1] == ("softened", ([4.0, 2.0, -2.0], [1.0, 8.0], ["a", "b", "c"]), {})
     with pytest.raises(ValueError, match="2 names"):
-        mvp.widgets.softened([1.0, 2.0], ["a"])
-
-
-# --- setup --------------------------------------------------------------------------------------------------------
+        course.widgets.softened([1.0, 2.0], ["a"])
 
 
 def test_setup_makes_runs_repeat_and_says_nothing(capsys, device):
     drawn = []
     with plt.rc_context():
         for _ in range(2):
-            assert mvp.setup(seed=3) == torch.device(device)
+            assert course.setup(seed=3) == torch.device(device)
             drawn.append((random.random(), np.random.rand(), torch.rand(1).item()))  # noqa: NPY002
         assert plt.rcParams["axes.grid"]
     assert drawn[0] == drawn[1]
     assert capsys.readouterr() == ("", "")
     for seed in (-1, 2**32, 1.0, True):
-        with pytest.raises(ValueError, match=r"seed=.*a whole number"):
-            mvp.setup(seed)
+        with pytest.raises(ValueError, match=r"seed=.*an integer"):
+            course.setup(seed)

@@ -1,4 +1,4 @@
-"""What masks look like: how much of each head is left, how uneven the rows are, what two sets of masks share."""
+"""Measures of masks: density of each attention head, concentration of rows, overlap of two sets of masks."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ __all__ = ["concentration", "head_density", "overlap"]
 
 
 def head_density(query: Tensor, key: Tensor, value: Tensor, output: Tensor, heads: int) -> Tensor:
-    """Fraction kept of each attention head: of its rows in three masks and its columns in the fourth.
+    """Fraction kept of each attention head: its rows in query, key and value, its columns in the output matrix.
 
     All masks are (width, width), true where kept; the result is float64, (heads,).
     """
@@ -18,20 +18,20 @@ def head_density(query: Tensor, key: Tensor, value: Tensor, output: Tensor, head
 
 
 def concentration(mask: Tensor) -> float:
-    """Variance of the numbers kept in a mask's rows, over that of a random mask with as many entries kept.
+    """Variance of the number of entries kept in a row, divided by its variance under a random mask of equal density.
 
-    The latter is hypergeometric. A mask that keeps all or nothing has no such variance: NaN.
+    Under the random mask that number is hypergeometric. NaN for a mask that keeps all entries or none.
     """
     rows, length = mask.shape
     kept, total = int(mask.count_nonzero()), mask.numel()
     chance = length * (kept / total) * (1 - kept / total) * (total - length) / (total - 1)
     mean = kept / rows
-    seen = float(((mask.double().sum(dim=1) - mean) ** 2).sum()) / rows
-    return seen / chance if chance > 0 else float("nan")
+    observed = float(((mask.double().sum(dim=1) - mean) ** 2).sum()) / rows
+    return observed / chance if chance > 0 else float("nan")
 
 
 def overlap(first: Sequence[Tensor], second: Sequence[Tensor]) -> float:
-    """Jaccard index of two sets of masks, of equal shapes in turn: kept by both over kept by either."""
+    """Jaccard index of two sets of masks of pairwise equal shapes: entries kept by both over entries kept by either."""
     pairs = list(zip(first, second, strict=True))
     both = sum(int((A.bool() & B.bool()).sum()) for A, B in pairs)
     either = sum(int((A.bool() | B.bool()).sum()) for A, B in pairs)

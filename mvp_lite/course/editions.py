@@ -1,6 +1,6 @@
 """Editions of the notebooks: executed ones to commit, cleared ones for students, the guide for teachers.
 
-An answer stands between `### BEGIN SOLUTION` and `### END SOLUTION`, as nbgrader marks it; nothing is written twice.
+Answers are between `### BEGIN SOLUTION` and `### END SOLUTION`, the markers of nbgrader.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ __all__ = ["checks_in", "execute", "solutions", "student", "teacher"]
 
 _SOLUTION = re.compile(r"^([ \t]*)### BEGIN SOLUTION\n(.*?)^[ \t]*### END SOLUTION *$\n?", flags=re.S | re.M)
 _STUB = "# YOUR CODE HERE\nraise NotImplementedError()"  # nbgrader's
-_CHECK = re.compile(r'^mvp\.exercises\.check\("(\d+\.\d+)"', flags=re.M)
+_CHECK = re.compile(r'^course\.exercises\.check\("(\d+\.\d+)"', flags=re.M)
 _HEADING = re.compile(r"^### Exercise (\d+\.\d+)\b", flags=re.M)
 _WIDGET = "application/vnd.jupyter.widget-view+json"
 _LANGUAGE = {"name": "python", "file_extension": ".py", "mimetype": "text/x-python", "pygments_lexer": "ipython3"}
 
 
 def execute(path: Path) -> float:
-    """Run a notebook in place, as it is committed: same source, same bytes, whatever the machine. Returns seconds.
+    """Run a notebook in place, as it is committed, so that the same source gives the same bytes. Returns seconds.
 
-    Ids come from the sources; timings, versions and widgets (whose state is not kept) are left out; the seconds are
-    noted in the metadata. A cell that raises leaves the file as it was.
+    Cell ids are hashes of the sources. Timings, versions and widgets (whose state is not kept) are left out; the
+    seconds are stored in the metadata. If a cell raises, the file stays unchanged.
     """
     from nbclient import NotebookClient
 
@@ -70,17 +70,17 @@ def student(source: Path, out: Path) -> list[Path]:
                 cell.outputs, cell.execution_count = [], None
                 cell.source = _SOLUTION.sub(lambda m: textwrap.indent(_STUB, m[1]) + "\n", cell.source).rstrip("\n")
             else:
-                cell.source = cell.source.replace("](../", "](../../")  # the edition lies one folder deeper
+                cell.source = cell.source.replace("](../", "](../../")  # the edition is one folder deeper
         _write(notebook, out / path.name)
         made.append(out / path.name)
     return made
 
 
 def teacher(source: Path, out: Path) -> list[Path]:
-    """Write the teacher's guide, one Markdown page a notebook with the answers put in, and the sheet of notation.
+    """Write the guide for teachers: a Markdown page with the answers for each notebook, and the table of notation.
 
     Raises:
-        ValueError: a notebook without a page, or a page without a place for its answers.
+        ValueError: a notebook without a page, or a page without a section for its answers.
     """
     out.mkdir(parents=True, exist_ok=True)
     made = []
@@ -105,7 +105,7 @@ def solutions(notebook: NotebookNode, path: Path) -> dict[str, str]:
     """Exercise number -> source of the cell with its answer, without the markers.
 
     Raises:
-        ValueError: markers that do not pair, or an answer that no exercise's heading precedes.
+        ValueError: markers that do not pair, or an answer without the heading of an exercise before it.
     """
     return {number: _SOLUTION.sub(r"\2", cell.source).rstrip() for number, cell in _answers(notebook, path)}
 
@@ -131,7 +131,7 @@ def _answers(notebook: NotebookNode, path: Path) -> Iterator[tuple[str, Notebook
 
 
 def _mark(notebook: NotebookNode, path: Path) -> None:
-    """nbgrader's metadata on the cells to fill in and on those that check them."""
+    """Add the metadata of nbgrader to the cells to fill in and to those that check them."""
     for number, cell in _answers(notebook, path):
         cell.metadata.nbgrader = _nbgrader(f"answer-{number}", solution=True)
     for cell in notebook.cells:
@@ -160,7 +160,7 @@ def _stable_ids(notebook: NotebookNode) -> None:
 
 
 def _merged(outputs: list[NotebookNode]) -> list[NotebookNode]:
-    """What a cell prints in several pieces, cut at random, as one."""
+    """Consecutive pieces of one stream as one: where a kernel splits a stream is random."""
     kept: list[NotebookNode] = []
     for out in outputs:
         last = kept[-1] if kept else None

@@ -17,25 +17,25 @@ __all__ = ["setup"]
 
 
 def setup(seed: int = 0) -> torch.device:
-    """Seed Python, numpy and torch, set the course's figure style, keep libraries quiet; returns the device to use.
+    """Seed Python, numpy and torch, set the figure style of the course, keep libraries quiet; returns the device.
 
-    Libraries imported later stay off the network if `HF_HUB_OFFLINE=1` is set; nothing here needs it. Prints nothing.
+    Nothing in the course needs the network; set `HF_HUB_OFFLINE=1` to keep libraries off it. Prints nothing.
 
     Raises:
-        ValueError: a seed that is no whole number from 0 to 2**32 - 1.
+        ValueError: a seed that is not an integer from 0 to 2**32 - 1.
     """
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
-        raise ValueError(f"seed={seed!r}: a whole number from 0 to 2**32 - 1")
+        raise ValueError(f"seed={seed!r}: an integer from 0 to 2**32 - 1")
     import numpy as np
     from matplotlib import style
 
     random.seed(seed)
-    np.random.seed(seed)  # noqa: NPY002  what others draw from the global state repeats too
+    np.random.seed(seed)  # noqa: NPY002  libraries may sample from the global state
     torch.manual_seed(seed)
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    warnings.filterwarnings("ignore", module="tqdm")  # it asks for ipywidgets where there are none
+    warnings.filterwarnings("ignore", module="tqdm")  # it asks for ipywidgets where they are not installed
     style.use(STYLE)
     _inline_figures()
     return default_device()
@@ -51,5 +51,5 @@ def _inline_figures() -> None:
     if shell is not None and hasattr(shell, "kernel"):
         from matplotlib_inline.config import InlineBackend
 
-        wanted: Any = {"bbox_inches": "tight", "metadata": {"Software": None}}
-        InlineBackend.instance(parent=shell).print_figure_kwargs = wanted
+        options: Any = {"bbox_inches": "tight", "metadata": {"Software": None}}
+        InlineBackend.instance(parent=shell).print_figure_kwargs = options

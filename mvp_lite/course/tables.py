@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from mvp_lite.course.figures import comparable
+from mvp_lite.course.analysis import comparable
 
 __all__ = ["compare_with_paper", "markdown"]
 

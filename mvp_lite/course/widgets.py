@@ -1,7 +1,6 @@
-"""Widgets: thin shells over the figure functions of the same names, for notebooks.
+"""Widgets for notebooks: sliders around the figure functions of the same names.
 
-Nothing is trained when a slider moves: histories and runs are recorded before, sliders only draw. Arrow keys move a
-slider that has the focus.
+Moving a slider only draws: histories and runs are recorded before. Arrow keys move a slider that has the focus.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ import torch
 from matplotlib import pyplot as plt
 
 from mvp_lite.course import figures
+from mvp_lite.course.analysis import UNPRUNED, summarize
 from mvp_lite.schedule import cubic
 
 __all__ = [
@@ -28,7 +28,7 @@ __all__ = [
     "softened",
 ]
 
-_STEPS = 100  # of the run whose schedules are drawn
+_STEPS = 100  # length of the run whose schedules are drawn
 
 
 def layer_history(history: Mapping[str, Any]) -> Any:
@@ -62,7 +62,7 @@ def quadrants(history: Mapping[str, Any]) -> Any:
 
 
 def scores_and_mask(scores: Any) -> Any:
-    """A slider over the density (per cent kept): the scores, and the mask that Top_v makes of them."""
+    """A slider over the density (percent kept): the scores, and their Top_v mask."""
 
     def draw(kept: int) -> None:
         figures.scores_and_mask(scores, kept / 100)
@@ -89,7 +89,7 @@ def schedules() -> Any:
 
 
 def hard_concrete_gate(samples: int = 5000) -> Any:
-    """A slider over the score: gates sampled with noise drawn once, and what is used at test time."""
+    """A slider over the score: sampled gates (the noise is sampled once), and the value used at test time."""
     uniform = torch.rand(samples, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).clamp(1e-9, 1 - 1e-9)
 
     def draw(score: float) -> None:
@@ -99,12 +99,12 @@ def hard_concrete_gate(samples: int = 5000) -> Any:
 
 
 def density_against_lambda(runs: pd.DataFrame) -> Any:
-    """A slider over lambda: the density that each line of recorded runs has there (between runs: interpolated).
+    """A slider over lambda: the density of each line of recorded runs at that value, interpolated between runs.
 
     Args:
         runs: columns source, task, lam, kept, as `figures.density_against_lambda` takes them.
     """
-    figures.density_against_lambda(runs)  # its checks come before any slider
+    figures.density_against_lambda(runs)  # raises on bad input before there is a slider
     plt.close()
     lams = runs.loc[runs["lam"] > 0, "lam"]
     low, high = torch.tensor([lams.min(), lams.max()], dtype=torch.float64).log10().tolist()
@@ -118,8 +118,8 @@ def density_against_lambda(runs: pd.DataFrame) -> Any:
 
 
 def softened(logits: Any, labels: Sequence[str] | None = None) -> Any:
-    """A slider over the temperature: one row of logits as probabilities, at temperature 1 and at that one."""
-    figures.softened(logits, [1.0], labels)  # its checks come before any slider
+    """A slider over the temperature: one row of logits as probabilities, at temperature 1 and at the chosen one."""
+    figures.softened(logits, [1.0], labels)  # raises on bad input before there is a slider
     plt.close()
 
     def draw(temperature: float) -> None:
@@ -129,15 +129,15 @@ def softened(logits: Any, labels: Sequence[str] | None = None) -> Any:
 
 
 def explore(results: pd.DataFrame, source: str = "recorded runs") -> Any:
-    """Choose task and density, see the recorded scores of all methods (`figures.recorded_bars`); an ipywidget.
+    """Menus for task and density: the recorded scores of all methods (`figures.recorded_bars`).
 
-    Nothing is trained. Densities are those recorded for the task.
+    The densities offered are those recorded for the task.
 
     Raises:
-        ValueError: as `figures.summarise`, or no pruned row.
+        ValueError: as `analysis.summarize`, or no pruned run.
     """
-    table = figures.summarise(results)
-    pruned = table[~table["method"].isin(["dense", "scratch"])]
+    table = summarize(results)
+    pruned = table[~table["method"].isin(UNPRUNED)]
     if pruned.empty:
         raise ValueError("results holds no pruned model: there is no density to choose")
     densities = {task: sorted(rows["density"].unique()) for task, rows in pruned.groupby("task")}
@@ -145,7 +145,7 @@ def explore(results: pd.DataFrame, source: str = "recorded runs") -> Any:
     task = ipywidgets.Dropdown(options=list(densities), description="task")
     density = ipywidgets.SelectionSlider(description="kept", options=_options(densities[task.value]))
 
-    def follow(change: dict[str, Any]) -> None:
+    def offer_densities(change: dict[str, Any]) -> None:
         before = density.value
         density.options = _options(densities[change["new"]])
         if before in densities[change["new"]]:
@@ -156,7 +156,7 @@ def explore(results: pd.DataFrame, source: str = "recorded runs") -> Any:
             figures.recorded_bars(results, task, density, source=source)
             plt.show()
 
-    task.observe(follow, names="value")
+    task.observe(offer_densities, names="value")
     return ipywidgets.interactive(draw, task=task, density=density)
 
 
@@ -165,7 +165,7 @@ def _options(densities: list[float]) -> list[tuple[str, float]]:
 
 
 def _drawn(draw: Callable[..., None], **sliders: Any) -> Any:
-    """An interactive that shows what `draw` draws; bad input raises here, not only once the widget is displayed."""
+    """Sliders around `draw`. It is called once here, so that bad input raises now and not when the widget is shown."""
     draw(**{name: slider.value for name, slider in sliders.items()})
     plt.close()
 
@@ -176,10 +176,10 @@ def _drawn(draw: Callable[..., None], **sliders: Any) -> Any:
     return ipywidgets.interactive(shown, **sliders)
 
 
-def _slider(kind: Any, description: str, value: float, low: float, high: float, **options: Any) -> Any:
+def _slider(slider_type: Any, description: str, value: float, low: float, high: float, **options: Any) -> Any:
     style = {"description_width": "6.5em"}
     layout = {"width": "28em"}
-    return kind(value=value, min=low, max=high, description=description, style=style, layout=layout, **options)
+    return slider_type(value=value, min=low, max=high, description=description, style=style, layout=layout, **options)
 
 
 def _steps(history: Mapping[str, Any]) -> Any:
@@ -189,7 +189,7 @@ def _steps(history: Mapping[str, Any]) -> Any:
 
 
 def _printed(step: int, initial: float, final: float, total: int, warmup: int, cooldown: int) -> float:
-    """Eq. 5 as printed: t - t_i - t_f in the numerator, so that the curve jumps at both ends."""
+    """Sanh et al. 2020, Eq. 5 as printed: with t - t_i - t_f in the numerator the curve jumps at both ends."""
     if step < warmup:
         return initial
     if step >= total - cooldown:

@@ -135,9 +135,7 @@ def find_units(model: nn.Module) -> list[Units]:
         raise ValueError(f"model type {family!r} with cross-attention: its heads are not known here")
     found = [units for name, module in model.named_modules() for units in _of_block(name, module, *FAMILIES[family])]
     if not found:
-        raise ValueError(
-            f"model={type(model).__name__} of type {family!r} has no block with that family's maps"
-        )
+        raise ValueError(f"model={type(model).__name__} of type {family!r} has no block with that family's maps")
     return found
 
 

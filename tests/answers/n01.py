@@ -20,14 +20,14 @@ def _by_sort(S: Tensor, density: float) -> Tensor:
 def _by_filling_up(S: Tensor, density: float) -> Tensor:
     k = max(1, math.floor(density * S.numel() + 0.5))
     s = S.reshape(-1)
-    cut = s.sort(descending=True).values[k - 1]
-    mask = s > cut
-    ties = torch.arange(len(s))[s == cut]
+    threshold = s.sort(descending=True).values[k - 1]
+    mask = s > threshold
+    ties = torch.arange(len(s))[s == threshold]
     mask[ties[: k - int(mask.sum())]] = True
     return mask.reshape(S.shape)
 
 
-def _cut_at(k: int, S: Tensor) -> Tensor:
+def _keep_k(k: int, S: Tensor) -> Tensor:
     """Exactly k, ties to the earlier entry."""
     order = S.reshape(-1).argsort(descending=True, stable=True)
     mask = torch.zeros(S.numel(), dtype=torch.bool)
@@ -131,12 +131,12 @@ WRONG: dict[str, dict[str, Callable[..., Any]]] = {
         "all ties go": _ties_all_go,
         "later entry wins": _later_wins,
         "column by column": _column_order,
-        "rounded down": lambda S, density: _cut_at(max(1, int(density * S.numel())), S),
-        "rounded down to nothing": lambda S, density: _cut_at(int(density * S.numel()), S),
-        "rounded up": lambda S, density: _cut_at(math.ceil(density * S.numel()), S),
-        "round()": lambda S, density: _cut_at(max(1, round(density * S.numel())), S),
-        "no max": lambda S, density: _cut_at(math.floor(density * S.numel() + 0.5), S),
-        "one too many": lambda S, density: _cut_at(keep_count(S.numel(), density) + 1, S),
+        "rounded down": lambda S, density: _keep_k(max(1, int(density * S.numel())), S),
+        "rounded down to nothing": lambda S, density: _keep_k(int(density * S.numel()), S),
+        "rounded up": lambda S, density: _keep_k(math.ceil(density * S.numel()), S),
+        "round()": lambda S, density: _keep_k(max(1, round(density * S.numel())), S),
+        "no max": lambda S, density: _keep_k(math.floor(density * S.numel() + 0.5), S),
+        "one too many": lambda S, density: _keep_k(keep_count(S.numel(), density) + 1, S),
         "lowest stay": lambda S, density: _by_sort(-S, density),
         "magnitude of the scores": lambda S, density: _by_sort(S.abs(), density),
         "pruned for kept": lambda S, density: ~_by_sort(S, density),

@@ -68,7 +68,7 @@ def step_autograd(W, S, x, y, density, lr, score_lr):
 
 
 def _step(change):
-    """A wrong step made of W, S, G, M and the rates."""
+    """A wrong step computed from W, S, G, M and the learning rates."""
 
     def answer(W, S, x, y, density, lr, score_lr):
         M = masks.top_v(S, density)
@@ -154,7 +154,7 @@ WRONG = {
         "mask forgotten": _step(lambda W, S, G, M, lr, score_lr: (W - lr * G, S - score_lr * G * W)),
         "weights zeroed": _step(lambda W, S, G, M, lr, score_lr: ((W - lr * G) * M, S - score_lr * G * W)),
         "sign": _step(lambda W, S, G, M, lr, score_lr: (W - lr * G * M, S + score_lr * G * W)),
-        "one rate": _step(lambda W, S, G, M, lr, score_lr: (W - lr * G * M, S - lr * G * W)),
+        "one learning rate": _step(lambda W, S, G, M, lr, score_lr: (W - lr * G * M, S - lr * G * W)),
         "W stepped first": _step(lambda W, S, G, M, lr, score_lr: ((new := W - lr * G * M), S - score_lr * G * new)),
         "exchanged": _step(lambda W, S, G, M, lr, score_lr: (S - score_lr * G * W, W - lr * G * M)),
         "transposed": _step(lambda W, S, G, M, lr, score_lr: ((W - lr * G * M).T, (S - score_lr * G * W).T)),

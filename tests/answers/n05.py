@@ -73,7 +73,7 @@ def bill_in_place(G: Tensor, W: Tensor, S: Tensor, S_next: Tensor, tau: float) -
 Step = tuple[Tensor, Tensor, Tensor]
 
 
-def mended_step(
+def correct_step(
     W: Tensor, S: Tensor, M: Tensor, x: Tensor, y: Tensor, density: float, lr_W: float, lr_S: float
 ) -> Step:
     G = torch.outer((W * M) @ x - y, x)
@@ -81,7 +81,7 @@ def mended_step(
     return W, S, mvp.masks.top_v(S, density)
 
 
-def mended_step_by_autograd(
+def correct_step_by_autograd(
     W: Tensor, S: Tensor, M: Tensor, x: Tensor, y: Tensor, density: float, lr_W: float, lr_S: float
 ) -> Step:
     weight, mask = W.clone().requires_grad_(), M.to(W.dtype).requires_grad_()
@@ -101,13 +101,13 @@ def broken_step(
     return W, S, M
 
 
-def _step(change: Callable[..., Any], cut: Callable[..., Tensor] | None = None) -> Callable[..., Any]:
-    """A step from `change`, (W, S, M, G, lr_W, lr_S, density) -> new W and S, and `cut`, (old S, new S, density)."""
+def _step(change: Callable[..., Any], select: Callable[..., Tensor] | None = None) -> Callable[..., Any]:
+    """A step from `change`, (W, S, M, G, lr_W, lr_S, density) -> new W and S, and `select`, (old S, new S, density)."""
 
     def wrong(W: Tensor, S: Tensor, M: Tensor, x: Tensor, y: Tensor, density: float, lr_W: float, lr_S: float) -> Any:
         G = torch.outer((W * M) @ x - y, x)
         W_next, S_next = change(W, S, M, G, lr_W, lr_S, density)
-        return W_next, S_next, cut(S, S_next, density) if cut else mvp.masks.top_v(S_next, density)
+        return W_next, S_next, select(S, S_next, density) if select else mvp.masks.top_v(S_next, density)
 
     return wrong
 
@@ -125,10 +125,10 @@ def step_new_mask_on_weights(
     return W - lr_W * G * M, S, M
 
 
-def step_recuts_first(
+def step_selects_first(
     W: Tensor, S: Tensor, M: Tensor, x: Tensor, y: Tensor, density: float, lr_W: float, lr_S: float
 ) -> Step:
-    return mended_step(W, S, mvp.masks.top_v(S, density), x, y, density, lr_W, lr_S)
+    return correct_step(W, S, mvp.masks.top_v(S, density), x, y, density, lr_W, lr_S)
 
 
 def step_dense_forward(
@@ -142,14 +142,14 @@ def step_dense_forward(
 def step_in_place(
     W: Tensor, S: Tensor, M: Tensor, x: Tensor, y: Tensor, density: float, lr_W: float, lr_S: float
 ) -> Step:
-    W_next, S_next, M_next = mended_step(W, S, M, x, y, density, lr_W, lr_S)
+    W_next, S_next, M_next = correct_step(W, S, M, x, y, density, lr_W, lr_S)
     return W.copy_(W_next), S.copy_(S_next), M_next
 
 
 RIGHT: dict[str, list[Callable[..., Any]]] = {
     "5.1": [second_order, second_order_by_autograd],
     "5.2": [bill, bill_by_loop],
-    "5.3": [mended_step, mended_step_by_autograd],
+    "5.3": [correct_step, correct_step_by_autograd],
 }
 
 WRONG: dict[str, dict[str, Callable[..., Any]]] = {
@@ -193,18 +193,18 @@ WRONG: dict[str, dict[str, Callable[..., Any]]] = {
         "still broken": broken_step,
         "mask late": _step(_both, lambda S, R, v: mvp.masks.top_v(S, v)),
         "new mask on the weights": step_new_mask_on_weights,
-        "mask cut again before the forward pass": step_recuts_first,
+        "mask selected again before the forward pass": step_selects_first,
         "new weight in the score": _step(lambda W, S, M, G, p, q, v: (W - p * G * M, S - q * G * (W - p * G * M))),
         "masked score gradient": _step(lambda W, S, M, G, p, q, v: (W - p * G * M, S - q * G * M * W)),
         "masked weights move": _step(lambda W, S, M, G, p, q, v: (W - p * G, S - q * G * W)),
         "uphill": _step(lambda W, S, M, G, p, q, v: (W - p * G * M, S + q * G * W)),
-        "rates exchanged": _step(lambda W, S, M, G, p, q, v: (W - q * G * M, S - p * G * W)),
+        "learning rates exchanged": _step(lambda W, S, M, G, p, q, v: (W - q * G * M, S - p * G * W)),
         "masked weights zeroed": _step(lambda W, S, M, G, p, q, v: ((W - p * G * M) * M, S - q * G * W)),
         "factor 2": _step(lambda W, S, M, G, p, q, v: (W - 2 * p * G * M, S - 2 * q * G * W)),
-        "ranked by size": _step(_both, lambda S, R, v: mvp.masks.top_v(R.abs(), v)),
+        "ranked by magnitude": _step(_both, lambda S, R, v: mvp.masks.top_v(R.abs(), v)),
         "mask inverted": _step(_both, lambda S, R, v: ~mvp.masks.top_v(R, v)),
         "transposed": _step(lambda W, S, M, G, p, q, v: ((W - p * G * M).T, (S - q * G * W).T)),
-        "M forgotten": lambda *a: mended_step(*a)[:2],
+        "M forgotten": lambda *a: correct_step(*a)[:2],
         "dense forward": step_dense_forward,
         "in place": step_in_place,
     },

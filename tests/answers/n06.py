@@ -136,7 +136,7 @@ WRONG = {
         "mask": lambda S, density, tau: top_v(S, density),
         "tau for its log-odds": shift_with(lambda S, ranked, k, tau: S - middle(ranked, k) + tau),
         "around zero": shift_with(lambda S, ranked, k, tau: S - middle(ranked, k)),
-        "sign of the cut": shift_with(lambda S, ranked, k, tau: S - middle(ranked, k) - logit(tau)),
+        "sign of the threshold": shift_with(lambda S, ranked, k, tau: S - middle(ranked, k) - logit(tau)),
         "sign of the middle": shift_with(lambda S, ranked, k, tau: S + middle(ranked, k) + logit(tau)),
         "at the last that passes": shift_with(lambda S, ranked, k, tau: S - ranked[k - 1] + logit(tau)),
         "just above the first that fails": shift_with(

@@ -21,9 +21,9 @@ def head_density_by_loop(query, key, value, output, heads):
     return torch.tensor(found, dtype=torch.float64)
 
 
-def head_density_with(prepare, reduce=lambda x: x.mean(dim=(0, 2, 3))):
+def head_density_with(arrange, reduce=lambda x: x.mean(dim=(0, 2, 3))):
     def density(query, key, value, output, heads):
-        stacked = torch.stack(prepare(query, key, value, output)).double()
+        stacked = torch.stack(arrange(query, key, value, output)).double()
         count, width = stacked.shape[:2]
         return reduce(stacked.reshape(count, heads, width // heads, width))
 
@@ -102,7 +102,7 @@ WRONG = {
         "stub": stub,
         "output by rows": head_density_with(lambda q, k, v, o: [q, k, v, o]),
         "all by columns": head_density_with(lambda q, k, v, o: [q.T, k.T, v.T, o.T]),
-        "turned round": head_density_with(lambda q, k, v, o: [q.T, k.T, v.T, o]),
+        "rows and columns exchanged": head_density_with(lambda q, k, v, o: [q.T, k.T, v.T, o]),
         "output forgotten": head_density_with(lambda q, k, v, o: [q, k, v]),
         "key forgotten": head_density_with(lambda q, k, v, o: [q, v, o.T]),
         "every heads-th row": strided_heads,

@@ -21,9 +21,9 @@ def head_gradient_by_loop(G, W, heads):
     return found
 
 
-def heads_with(prepare, reduce=lambda x: x.sum(dim=(0, 2))):
+def heads_with(arrange, reduce=lambda x: x.sum(dim=(0, 2))):
     def gradient(G, W, heads):
-        stacked = prepare(G, W)
+        stacked = arrange(G, W)
         return reduce(stacked.reshape(len(stacked), heads, -1))
 
     return gradient
@@ -123,7 +123,7 @@ WRONG = {
         "stub": stub,
         "output by rows": heads_with(lambda G, W: G * W),
         "all by columns": heads_with(lambda G, W: (G * W).transpose(1, 2)),
-        "turned round": heads_with(lambda G, W: torch.cat([(G * W)[:3].transpose(1, 2), (G * W)[3:]])),
+        "rows and columns exchanged": heads_with(lambda G, W: torch.cat([(G * W)[:3].transpose(1, 2), (G * W)[3:]])),
         "output forgotten": heads_with(lambda G, W: (G * W)[:3]),
         "output alone": heads_with(lambda G, W: (G * W)[3].T[None]),
         "every heads-th row": strided,
@@ -141,7 +141,7 @@ WRONG = {
         "rows": shrink_with(lambda W1, W2: W1.ne(0).any(dim=1)),
         "rows and columns": shrink_with(lambda W1, W2: W1.ne(0).any(dim=1) & W2.ne(0).any(dim=0)),
         "any zero": shrink_with(lambda W1, W2: W2.ne(0).all(dim=0)),
-        "nothing cut": lambda W1, b1, W2: (W1, b1, W2),
+        "nothing removed": lambda W1, b1, W2: (W1, b1, W2),
         "first biases": shrink_with(columns, lambda b1, alive: b1[: alive.sum()]),
         "whole bias": shrink_with(columns, lambda b1, alive: b1),
         "no biases": shrink_with(columns, lambda b1, alive: torch.zeros(int(alive.sum()), dtype=b1.dtype)),
@@ -156,7 +156,7 @@ WRONG = {
         "rounded up": most(round=math.ceil),
         "nearest": most(round=round),
         "not capped": most(cap=False),
-        "0 for too dear": most(floor=0),
+        "0 over the budget": most(floor=0),
         "one matrix a neuron": most(neuron=lambda w, s: 2 * s * w),
         "of the neurons alone": most(share=lambda a, b: b),
         "from 0 heads": most(first=0),

@@ -7,45 +7,45 @@ import numpy as np
 import torch
 
 
-def density_by_loop(kept, score, wanted):
-    runs = sorted(zip(kept.tolist(), score.tolist(), strict=True))
+def density_by_loop(kept, scores, score):
+    runs = sorted(zip(kept.tolist(), scores.tolist(), strict=True))
     for (v1, s1), (v2, s2) in pairwise(runs):
-        if s1 <= wanted <= s2:
-            return v1 + (wanted - s1) / (s2 - s1) * (v2 - v1)
+        if s1 <= score <= s2:
+            return v1 + (score - s1) / (s2 - s1) * (v2 - v1)
     return None
 
 
-def density_by_interp(kept, score, wanted):
+def density_by_interp(kept, scores, score):
     order = kept.argsort()
-    s, v = score[order].numpy(), kept[order].numpy()
-    return float(np.interp(wanted, s, v)) if s[0] <= wanted <= s[-1] else None
+    s, v = scores[order].numpy(), kept[order].numpy()
+    return float(np.interp(score, s, v)) if s[0] <= score <= s[-1] else None
 
 
-def as_it_was(kept, score, wanted):
-    return np.interp(wanted, score, kept)
+def as_it_was(kept, scores, score):
+    return np.interp(score, scores, kept)
 
 
-def sorted_only(kept, score, wanted):
+def sorted_only(kept, scores, score):
     order = kept.argsort()
-    return float(np.interp(wanted, score[order].numpy(), kept[order].numpy()))
+    return float(np.interp(score, scores[order].numpy(), kept[order].numpy()))
 
 
 def density_between(value):
-    """Right about None; `value` of the two neighbours and of the part between them."""
+    """Right about None; `value` of the two neighbors and of the share between them."""
 
-    def density(kept, score, wanted):
-        runs = sorted(zip(kept.tolist(), score.tolist(), strict=True))
+    def density(kept, scores, score):
+        runs = sorted(zip(kept.tolist(), scores.tolist(), strict=True))
         for (v1, s1), (v2, s2) in pairwise(runs):
-            if s1 <= wanted <= s2:
-                return value(v1, v2, (wanted - s1) / (s2 - s1))
+            if s1 <= score <= s2:
+                return value(v1, v2, (score - s1) / (s2 - s1))
         return None
 
     return density
 
 
 def loo_by_formula(kept, score):
-    part = (kept[1:-1] - kept[:-2]) / (kept[2:] - kept[:-2])
-    return score[1:-1] - (1 - part) * score[:-2] - part * score[2:]
+    share = (kept[1:-1] - kept[:-2]) / (kept[2:] - kept[:-2])
+    return score[1:-1] - (1 - share) * score[:-2] - share * score[2:]
 
 
 def loo_by_interp(kept, score):
@@ -114,7 +114,7 @@ WRONG = {
         "denser": density_between(lambda v1, v2, p: v2),
         "sparser": density_between(lambda v1, v2, p: v1),
         "middle": density_between(lambda v1, v2, p: (v1 + v2) / 2),
-        "per cent": density_between(lambda v1, v2, p: 100 * (v1 + p * (v2 - v1))),
+        "percent": density_between(lambda v1, v2, p: 100 * (v1 + p * (v2 - v1))),
         "score": lambda v, s, w: w if s.min() <= w <= s.max() else None,
         "nan outside": lambda v, s, w: math.nan if density_by_loop(v, s, w) is None else density_by_loop(v, s, w),
     },

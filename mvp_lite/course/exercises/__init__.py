@@ -14,14 +14,14 @@ def check(number: str, answer: Any) -> None:
     """Check an exercise's answer (usually a function); prints one line if it is right.
 
     Raises:
-        WrongAnswer: with the place and, where it can be told, the likely mistake.
+        WrongAnswer: names the entry that differs and, if known, the likely mistake.
         ValueError: there is no exercise of that number.
-        TypeError: the number is no string, or the answer no function.
+        TypeError: the number is not a string, or the answer is not a function.
     """
     if not isinstance(number, str):
-        raise TypeError(f"number={number!r}: an exercise's number in quotes, '3.1' say")
+        raise TypeError(f"number={number!r}: expected the number of an exercise in quotes, such as '3.1'")
     if not callable(answer):
-        raise TypeError(f"answer={answer!r}: the function itself is wanted, without calling it")
+        raise TypeError(f"answer={answer!r}: expected the function itself, not the result of a call")
     notebook = number.partition(".")[0]
     module = f"mvp_lite.course.exercises.n{notebook.zfill(2)}"
     try:

@@ -1,4 +1,4 @@
-"""Checks of notebook 01: the cut mended, the input-aware mask, the price of one more weight."""
+"""Checks of notebook 01: Top-v without bugs, the input-aware mask, the price of one more weight."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mvp_lite.course.exercises.tools import call, close, exercise, like, normal
 
 
 def _first(scores: Tensor, k: int) -> Tensor:
-    """The k highest, by Python's own sort, which leaves equal ones in reading order."""
+    """Mask of the k highest, by Python's stable sort: of equal ones the first in reading order."""
     flat = scores.flatten().tolist()
     chosen = sorted(range(len(flat)), key=lambda place: -flat[place])[:k]
     mask = torch.zeros(len(flat), dtype=torch.bool)
@@ -21,7 +21,7 @@ def _first(scores: Tensor, k: int) -> Tensor:
 
 
 @exercise("1.1")
-def _mended_top_v(answer: Any) -> None:
+def _correct_top_v(answer: Any) -> None:
     ties = torch.tensor([[0.2, 0.5, 0.1], [0.5, 0.3, 0.5]], dtype=torch.float64)
     cases = [
         (normal(5, 6, seed=1), 0.3),
@@ -39,29 +39,30 @@ def _mended_top_v(answer: Any) -> None:
     for S, density in cases:
         what = f"the mask of {'x'.join(map(str, S.shape))} scores at density {density}"
         n, k = S.numel(), max(1, math.floor(density * S.numel() + 0.5))
-        wanted = _first(S, k)
-        mask = like(call(answer, S, density), wanted, what)
+        expected = _first(S, k)
+        mask = like(call(answer, S, density), expected, what)
         distinct = len(set(S.flatten().tolist())) == n
         rounded = {
-            "Python's round() takes a half to the even neighbour, halves go up here": max(1, round(density * n)),
-            "k is rounded down, the nearest whole number is wanted": max(1, int(density * n)),
-            "k is rounded up, the nearest whole number is wanted": math.ceil(density * n),
+            "Python's round() rounds a half to an even integer, expected halves rounded up": max(1, round(density * n)),
+            "k is rounded down, expected the nearest integer": max(1, int(density * n)),
+            "k is rounded up, expected the nearest integer": math.ceil(density * n),
         }
         mistakes = {hint: _first(S, count) for hint, count in rounded.items()} if distinct else {}
         mistakes |= {
-            "nothing is kept, and at least one entry must be": torch.zeros_like(wanted),
-            "all entries that tie with the last one kept stay; only so many as fit may": S >= S[wanted].min(),
-            "the entry that equals the cut (and all that tie with it) go; so many as fit must stay": S
-            > S[wanted].min(),
-            "ties go to the later entries, the earlier ones in reading order must win": _first(S.flatten().flip(0), k)
+            "nothing is kept; at least one entry has to be": torch.zeros_like(expected),
+            "all entries that tie with the last one are kept; exactly k have to be": S >= S[expected].min(),
+            "all entries that equal the threshold are pruned; exactly k have to be kept": S > S[expected].min(),
+            "of tied entries the later ones are kept, expected the earlier ones in reading order": _first(
+                S.flatten().flip(0), k
+            )
             .flip(0)
             .view(S.shape),
-            "the lowest scores stay": _first(-S, k),
-            "the largest |S| stay; rank the scores as they are, with their signs": _first(S.abs(), k),
+            "the lowest scores are kept": _first(-S, k),
+            "the largest |S| are kept; rank the scores with their signs": _first(S.abs(), k),
             "one entry too many": _first(S, k + 1),
             "one entry too few": _first(S, k - 1),
         }
-        close(mask, wanted, mistakes=mistakes, what=what)
+        close(mask, expected, mistakes=mistakes, what=what)
 
 
 @exercise("1.2")
@@ -73,37 +74,36 @@ def _input_aware_mask(answer: Any) -> None:
         for density in (0.2, 0.4, 0.7):
             what = f"the mask of a {rows} x {columns} matrix at density {density}"
             k = max(1, math.floor(density * W.numel() + 0.5))
-            cost = torch.zeros_like(W)  # what pruning (i, j) alone costs, input by input
+            cost = torch.zeros_like(W)  # increase of the error if (i, j) alone is pruned, input by input
             for i in range(rows):
                 for j in range(columns):
                     cost[i, j] = sum((W[i, j] * x[j]) ** 2 for x in X) / count
-            wanted = _first(cost, k)
-            mask = like(call(answer, W, X, density), wanted, what)
-            size = X.square().mean(dim=0)
+            expected = _first(cost, k)
+            mask = like(call(answer, W, X, density), expected, what)
+            power = X.square().mean(dim=0)
             row = max(1, math.floor(density * columns + 0.5))
             scores = {
-                "the inputs play no part; that is the magnitude mask": W.abs(),
-                "the weights play no part": size.expand_as(W),
-                "W has kept its sign": W * size.sqrt(),
-                "the variance is used, but it is the second moment that counts: the mean is not taken off": W.abs()
+                "the inputs are not used; that is the magnitude mask": W.abs(),
+                "the weights are not used": power.expand_as(W),
+                "W has its sign: use its magnitude": W * power.sqrt(),
+                "this uses the variance, expected the second moment: do not subtract the mean": W.abs()
                 * X.var(dim=0, correction=0).sqrt(),
-                "the standard deviation is used, but it is the root of the mean square that counts": W.abs()
-                * X.std(dim=0),
-                "the mean of x is used, the root of the mean of x^2 is wanted": W.abs() * X.mean(dim=0).abs(),
-                "the mean of |x| is used, the root of the mean of x^2 is wanted": W.abs() * X.abs().mean(dim=0),
-                "Sigma_jj stands there without its root": W.abs() * size,
-                "the score is divided by the size of the input": W.abs() / size.sqrt(),
-                "the cheapest weights stay, they should go": -cost,
+                "this uses the standard deviation, expected the root of the mean square": W.abs() * X.std(dim=0),
+                "this uses the mean of x, expected the root of the mean of x^2": W.abs() * X.mean(dim=0).abs(),
+                "this uses the mean of |x|, expected the root of the mean of x^2": W.abs() * X.abs().mean(dim=0),
+                "the root of Sigma_jj is missing": W.abs() * power,
+                "the score is divided by the root of Sigma_jj, expected a product": W.abs() / power.sqrt(),
+                "the cheapest weights are kept; they are the ones to prune": -cost,
             }
             mistakes = {hint: _first(score, k) for hint, score in scores.items()}
-            mistakes["each row is cut by itself, the cut is over the whole matrix"] = torch.stack(
+            mistakes["each row is ranked by itself, expected one ranking of the whole matrix"] = torch.stack(
                 [_first(line, row) for line in cost]
             )
             if rows == columns:
-                mistakes["row i is multiplied by the size of input i; input j belongs to column j"] = _first(
-                    W.abs() * size.sqrt()[:, None], k
+                mistakes["row i is multiplied by the root of Sigma_ii; input j belongs to column j"] = _first(
+                    W.abs() * power.sqrt()[:, None], k
                 )
-            close(mask, wanted, mistakes=mistakes, what=what)
+            close(mask, expected, mistakes=mistakes, what=what)
 
 
 @exercise("1.3")
@@ -115,40 +115,40 @@ def _price_of_one_more(answer: Any) -> None:
         for kept in (0.5, 0.75, 1.0):
             order = normal(rows, columns, seed=70 + seed)
             M = _first(order, max(1, math.floor(kept * W.numel()))).double()
-            wanted = torch.zeros_like(W)
+            expected = torch.zeros_like(W)
             for i in range(rows):
                 for j in range(columns):
                     fewer = M.clone()
                     fewer[i, j] = 0.0
-                    wanted[i, j] = _error(W, fewer, Sigma) - _error(W, M, Sigma)
+                    expected[i, j] = _error(W, fewer, Sigma) - _error(W, M, Sigma)
             what = f"the price list of a {rows} x {columns} matrix with {int(M.sum())} weights kept"
-            prices = like(call(answer, W, M, Sigma), wanted, what)
+            prices = like(call(answer, W, M, Sigma), expected, what)
             alone, gone = W.square() * Sigma.diagonal(), W * (1 - M)
             cross = W * (gone @ Sigma)
             mistakes = {
                 "the cross term is missing": M * alone,
                 "the cross term counts twice, once for each order of the pair": M * (alone + cross),
                 "the cross term has the wrong sign": M * (alone - 2 * cross),
-                "where the weight has gone the price is 0": alone + 2 * cross,
-                "the cross term goes over the weights that are kept, it should be those that have gone": M
+                "the price of a pruned weight is 0": alone + 2 * cross,
+                "the cross term sums over the kept weights, expected the pruned ones": M
                 * (alone + 2 * W * ((W * M) @ Sigma)),
                 "only the cross term is there": M * 2 * cross,
-                "the cross term goes over the whole row, it should go over those that have gone": M
+                "the cross term sums over the whole row, expected the pruned weights": M
                 * (alone + 2 * W * (W @ Sigma)),
-                "that is the whole error afterwards, not by how much it grows": wanted + _error(W, M, Sigma),
-                "the sign: the price is the error after less the error before": -wanted,
-                "Sigma plays no part in what a weight costs alone": M * (W.square() + 2 * cross),
-                "W should be squared in what a weight costs alone": M * (W.abs() * Sigma.diagonal() + 2 * cross),
+                "this is the error afterwards, expected its increase": expected + _error(W, M, Sigma),
+                "the sign: the price is the error afterwards minus the error before": -expected,
+                "Sigma_jj is missing in the cost of a weight alone": M * (W.square() + 2 * cross),
+                "W should be squared in the cost of a weight alone": M * (W.abs() * Sigma.diagonal() + 2 * cross),
             }
             if rows == columns:
-                mistakes["Sigma's diagonal goes along the columns j, not along the rows i"] = M * (
+                mistakes["the diagonal of Sigma belongs to the columns j, not to the rows i"] = M * (
                     W.square() * Sigma.diagonal()[:, None] + 2 * cross
                 )
-            close(prices, wanted, mistakes=mistakes, what=what)
+            close(prices, expected, mistakes=mistakes, what=what)
 
 
 def _error(W: Tensor, M: Tensor, Sigma: Tensor) -> Tensor:
-    """sum_i d_i' Sigma d_i over the rows d_i of what is pruned."""
+    """sum_i d_i' Sigma d_i over the rows d_i of the pruned weights."""
     total = torch.zeros((), dtype=W.dtype)
     for d in W * (1 - M):
         total = total + d @ Sigma @ d

@@ -1,4 +1,4 @@
-"""Checks of notebook 02: Taylor and Fisher scores of a layer without autograd, SNIP over batches mended."""
+"""Checks of notebook 02: Taylor and Fisher scores of a layer without autograd, SNIP over batches without bugs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 from mvp_lite.course.exercises.tools import WrongAnswer, call, close, exercise
 from mvp_lite.scores import fisher, snip, taylor
 
-_SHAPES = ((6, 4, 3), (5, 2, 7), (9, 3, 3))  # examples, inputs, outputs; the last is square
+_SHAPES = ((6, 4, 3), (5, 2, 7), (9, 3, 3))  # examples, inputs, outputs; the last weight is square
 
 
 def _layer(examples: int, inputs: int, outputs: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -22,7 +22,7 @@ def _layer(examples: int, inputs: int, outputs: int) -> tuple[Tensor, Tensor, Te
 
 
 def _example_gradients(delta: Tensor, x: Tensor) -> list[Tensor]:
-    """The slow loop: for each example, entry by entry, the product of its delta and its input."""
+    """By a loop over examples and outputs: the products of delta and input."""
     return [torch.stack([d * inputs for d in deltas]) for deltas, inputs in zip(delta, x, strict=True)]
 
 
@@ -32,17 +32,17 @@ def _taylor_of_a_layer(answer: Any) -> None:
         delta, x, W = _layer(*shape)
         gradients = _example_gradients(delta, x)
         G = sum(gradients, torch.zeros_like(W)) / len(gradients)
-        wanted = taylor(G, W)
+        expected = taylor(G, W)
         mistakes = {
-            "the sign: a removal changes the weight by minus itself": -wanted,
-            "the absolute value throws the sign away; that is SNIP, not Taylor": snip(G, W),
-            "the loss is the mean over the examples, not their sum": wanted * len(gradients),
+            "the sign: pruning changes the weight by minus itself": -expected,
+            "the absolute value loses the sign; that is SNIP, not Taylor": snip(G, W),
+            "the loss is the mean over the examples, not their sum": expected * len(gradients),
             "that is the gradient; its product with the weight is missing": G,
             "that is minus the gradient; its product with the weight is missing": -G,
         }
         if W.shape[0] == W.shape[1]:
-            mistakes["G and W do not lie the same way round: one of them is transposed"] = taylor(G.T, W)
-        close(call(answer, delta, x, W), wanted, mistakes=mistakes, what="taylor_scores(delta, x, W)")
+            mistakes["one of G and W is transposed"] = taylor(G.T, W)
+        close(call(answer, delta, x, W), expected, mistakes=mistakes, what="taylor_scores(delta, x, W)")
 
 
 @exercise("2.2")
@@ -51,19 +51,19 @@ def _fisher_of_a_layer(answer: Any) -> None:
         delta, x, W = _layer(*shape)
         gradients = _example_gradients(delta, x)
         G = sum(gradients, torch.zeros_like(W)) / len(gradients)
-        wanted = fisher(gradients, W)
+        expected = fisher(gradients, W)
         mistakes = {
             "square each example's gradient first, then take the mean; you square the mean": 0.5 * (W * G).square(),
-            "the factor 1/2 is missing": 2 * wanted,
-            "the mean over the examples is wanted, not their sum": wanted * len(gradients),
-            "the mean over the examples is wanted, not their sum; and the factor 1/2 is missing": 2
-            * wanted
+            "the factor 1/2 is missing": 2 * expected,
+            "this is the sum over the examples, expected their mean": expected * len(gradients),
+            "this is the sum over the examples, expected their mean; and the factor 1/2 is missing": 2
+            * expected
             * len(gradients),
-            "the weight enters squared": wanted / W,
-            "that is the mean square of the gradients alone: W**2 / 2 is missing": 2 * wanted / W.square(),
-            "the minus sign belongs to Taylor: squares raise the loss": -wanted,
+            "the weight enters squared": expected / W,
+            "that is the mean square of the gradients alone: W**2 / 2 is missing": 2 * expected / W.square(),
+            "the minus sign belongs to Taylor: squares raise the loss": -expected,
         }
-        close(call(answer, delta, x, W), wanted, mistakes=mistakes, what="fisher_scores(delta, x, W)")
+        close(call(answer, delta, x, W), expected, mistakes=mistakes, what="fisher_scores(delta, x, W)")
 
 
 def _squared_error(w: Tensor, x: Tensor, y: Tensor) -> Tensor:
@@ -72,7 +72,7 @@ def _squared_error(w: Tensor, x: Tensor, y: Tensor) -> Tensor:
 
 
 @exercise("2.3")
-def _snip_over_batches_mended(answer: Any) -> None:
+def _snip_over_batches(answer: Any) -> None:
     for seed, sizes in enumerate(([7], [2, 9], [1, 6, 3, 8], [4, 4, 4])):
         generator = torch.Generator().manual_seed(seed)
         w = torch.randn(5, generator=generator, dtype=torch.float64)
@@ -85,15 +85,15 @@ def _snip_over_batches_mended(answer: Any) -> None:
         G = sum((s * g for s, g in zip(share, each, strict=True)), zero)
         plain = sum(each, zero) / len(each)
         mistakes = {
-            "both mistakes are still there": sum((snip(g, w) for g in each), zero) / len(each),
-            "the absolute value is still taken batch by batch; add the gradients first": sum(
+            "both bugs are still there": sum((snip(g, w) for g in each), zero) / len(each),
+            "the absolute value is still taken for each batch; average the gradients first": sum(
                 (s * snip(g, w) for s, g in zip(share, each, strict=True)), zero
             ),
-            "a batch of two counts as much as a batch of nine: weight each gradient by its batch": snip(plain, w),
-            "the batches are added up and never divided by how many examples there are": snip(G, w) * sum(sizes),
-            "the gradients of the batches are added up, a mean is wanted": snip(plain, w) * len(each),
-            "SNIP is the size of the change: the absolute value is missing": G * w,
-            "SNIP is the size of the change, never negative": -(G * w),
+            "batches of two and of nine have equal weights: weight each gradient by the batch size": snip(plain, w),
+            "the sum over the batches is not divided by the number of examples": snip(G, w) * sum(sizes),
+            "the gradients of the batches are added, expected their mean": snip(plain, w) * len(each),
+            "the absolute value is missing: SNIP is the magnitude of the change": G * w,
+            "SNIP is never negative: it is the magnitude of the change": -(G * w),
             "only the last batch counts: the sum is overwritten": snip(each[-1], w),
         }
         before = [tensor.clone() for tensor in (w, x, y)]

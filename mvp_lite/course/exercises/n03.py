@@ -1,4 +1,4 @@
-"""Checks of notebook 03: gradients in GPT-2's layout, a straight-through cut, a mended pruning step."""
+"""Checks of notebook 03: gradients in the layout of GPT-2, a straight-through mask, a pruning step without bugs."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ def _conv1d_gradients(answer: Any) -> None:
             G * M,
             what="dL/dW",
             mistakes={
-                "the mask is missing; a pruned weight does nothing, so it gets no gradient": G,
-                "its sign is the wrong way round": -G * M,
+                "the mask is missing: a pruned weight does nothing, so its gradient is 0": G,
+                "the sign is wrong": -G * M,
                 "this is dL/dS; return dL/dW first": G * W,
-                "contributions of all positions are added up, not averaged": G * M / positions,
-                "averaged over the batch; the chain rule adds": G * M / batch,
-                "averaged over the tokens; the chain rule adds": G * M / tokens,
-                "rows and columns are exchanged: x belongs to the rows of W here": _turned(G) * M,
-                "x and dL/da are summed before they are multiplied; a sum of products is wanted": M
+                "the positions are averaged, expected their sum": G * M / positions,
+                "the batch is averaged, expected a sum: the chain rule adds": G * M / batch,
+                "the tokens are averaged, expected a sum: the chain rule adds": G * M / tokens,
+                "rows and columns are exchanged: x belongs to the rows of W here": _transposed(G) * M,
+                "x and dL/da are summed before they are multiplied, expected a sum of products": M
                 * torch.outer(x.sum((0, 1)), dL_da.sum((0, 1))),
             },
         )
@@ -47,42 +47,42 @@ def _conv1d_gradients(answer: Any) -> None:
             G * W,
             what="dL/dS",
             mistakes={
-                "the mask is left in: scores of pruned weights would stand still": G * M * W,
+                "the mask is left in: scores of pruned weights would never change": G * M * W,
                 "W is missing; this is the gradient of the weight in use": G,
-                "its sign is the wrong way round: the gradient is wanted, not the step": -G * W,
-                "it is multiplied by the mask where W belongs": G * M,
-                "contributions of all positions are added up, not averaged": G * W / positions,
-                "rows and columns are exchanged: x belongs to the rows of W here": _turned(G) * W,
+                "the sign is wrong: expected the gradient, not the step": -G * W,
+                "G is multiplied by the mask, expected W": G * M,
+                "the positions are averaged, expected their sum": G * W / positions,
+                "rows and columns are exchanged: x belongs to the rows of W here": _transposed(G) * W,
             },
         )
 
 
 @exercise("3.2")
-def _straight_through_cut(answer: Any) -> None:
+def _straight_through_mask(answer: Any) -> None:
     """(S, density) -> the top-v mask as numbers, with the identity as its gradient."""
     generator = torch.Generator().manual_seed(32)
     for shape, density in [((6, 7), 0.3), ((5,), 0.5), ((2, 3, 8), 0.1), ((3, 4), 1.0)]:
         S = _normal(generator, *shape).requires_grad_()
         upstream = _normal(generator, *shape)
-        wanted = masks.top_v(S, density).to(S.dtype)
+        expected = masks.top_v(S, density).to(S.dtype)
         before = S.detach().clone()
-        got = like(answer(S, density), wanted, "the mask")
+        got = like(answer(S, density), expected, "the mask")
         if not torch.equal(S.detach(), before):
             raise WrongAnswer("the function changes S in place")
         values = S.detach()
         close(
             got,
-            wanted,
+            expected,
             what="the mask",
             mistakes={
-                "these are the scores; the forward pass wants the cut": values,
-                "these are mask plus scores: the scores' numbers have to cancel": wanted + values,
-                "kept scores are wanted as 1, not as themselves": wanted * values,
-                "0 and 1 are exchanged": 1.0 - wanted,
+                "these are the scores, expected the mask in the forward pass": values,
+                "this is mask plus scores: the values of the scores have to cancel": expected + values,
+                "kept entries are the scores themselves, expected 1": expected * values,
+                "0 and 1 are exchanged": 1.0 - expected,
             },
         )
-        if not torch.equal(got.detach(), wanted):
-            raise WrongAnswer("the mask is not exactly 0 or 1: rounding. In which order are the terms added?")
+        if not torch.equal(got.detach(), expected):
+            raise WrongAnswer("the mask is not exactly 0 or 1 because of rounding. In which order are the terms added?")
         if not got.requires_grad:
             raise WrongAnswer("no gradient flows from the mask to S: was everything detached?")
         (gradient,) = torch.autograd.grad(got, S, upstream, allow_unused=True)
@@ -93,10 +93,10 @@ def _straight_through_cut(answer: Any) -> None:
             upstream,
             what="the gradient of S",
             mistakes={
-                "it stops at pruned entries: Eq. (3.7) lets all of them through": upstream * wanted,
-                "it stops at kept entries": upstream * (1.0 - wanted),
-                "its sign is the wrong way round: which of the two terms is detached?": -upstream,
-                "it arrives doubled": 2.0 * upstream,
+                "it is 0 for pruned entries: in Eq. (3.7) it passes through all of them": upstream * expected,
+                "it is 0 for kept entries": upstream * (1.0 - expected),
+                "the sign is wrong: which of the two terms is detached?": -upstream,
+                "it is twice as large": 2.0 * upstream,
                 "it is zero": torch.zeros_like(upstream),
                 "it is multiplied by the score: add the terms, do not multiply": upstream * values,
             },
@@ -104,7 +104,7 @@ def _straight_through_cut(answer: Any) -> None:
 
 
 @exercise("3.3")
-def _mended_step(answer: Any) -> None:
+def _correct_step(answer: Any) -> None:
     """(W, S, x, y, density, lr, score_lr) -> (W, S) after one step of plain SGD."""
     generator = torch.Generator().manual_seed(33)
     for batch, wide, high, density in [(5, 4, 3, 0.5), (1, 3, 2, 0.67), (7, 2, 6, 0.3), (4, 3, 3, 0.4)]:
@@ -123,12 +123,12 @@ def _mended_step(answer: Any) -> None:
                 new_W,
                 what=what_W,
                 mistakes={
-                    "pruned weights have become 0; the value they had is lost": W * M - lr * G * M,
-                    "pruned weights have moved: their gradient is masked, Eq. (3.5)": W - lr * G,
+                    "pruned weights have become 0: their values are lost": W * M - lr * G * M,
+                    "pruned weights have changed: the gradient is masked, Eq. (3.5)": W - lr * G,
                     "the gradient is that of the dense layer; the forward pass uses W * M": W - lr * dense * M,
                     "the dense layer was trained: no mask anywhere": W - lr * dense,
-                    "it goes uphill": W + lr * G * M,
-                    "the loss is a mean over the batch, so its gradient is divided by the batch's size": W
+                    "the sign of the step is wrong": W + lr * G * M,
+                    "the loss is a mean over the batch, so its gradient is divided by the batch size": W
                     - lr * batch * G * M,
                     "this is the new S; return W first": new_S,
                 },
@@ -138,12 +138,12 @@ def _mended_step(answer: Any) -> None:
                 new_S,
                 what=what_S,
                 mistakes={
-                    "pruned scores have not moved: W in Eq. (3.8) is the dense one": S - score_lr * G * W * M,
-                    "all scores stood still": S,
-                    "it goes uphill": S + score_lr * G * W,
-                    "it uses the W of after the step; both gradients belong to the same forward pass": S
-                    - score_lr * G * new_W,
-                    "it moves with the rate of the weights": S - lr * G * W,
+                    "scores of pruned weights have not changed: W in Eq. (3.8) is the dense one": S
+                    - score_lr * G * W * M,
+                    "the scores have not changed": S,
+                    "the sign of the step is wrong": S + score_lr * G * W,
+                    "it uses the new W: both gradients belong to the same forward pass": S - score_lr * G * new_W,
+                    "it uses the learning rate of the weights": S - lr * G * W,
                     "W is missing in the gradient": S - score_lr * G,
                     "the gradient is that of the dense layer; the forward pass uses W * M": S - score_lr * dense * W,
                 },
@@ -152,7 +152,7 @@ def _mended_step(answer: Any) -> None:
 
 
 def _linear_gradient(used: Tensor, x: Tensor, y: Tensor) -> Tensor:
-    """Slow G of the mean over the batch of half the squared error, for a linear map `used`, (out, in)."""
+    """By loops: gradient of the batch mean of half the squared error, for a linear map `used`, (out, in)."""
     G = torch.zeros_like(used)
     for n, i, j in product(range(x.shape[0]), range(used.shape[0]), range(used.shape[1])):
         G[i, j] += (torch.dot(used[i], x[n]) - y[n, i]) * x[n, j] / x.shape[0]
@@ -167,17 +167,17 @@ def _some_mask(generator: torch.Generator, *shape: int) -> Tensor:
     return masks.top_v(_normal(generator, *shape), 0.5).double()
 
 
-def _turned(G: Tensor) -> Tensor:
-    """The transpose where it has the shape of G, else G's negative with a hole, which nobody returns."""
+def _transposed(G: Tensor) -> Tensor:
+    """The transpose of a square G; else infinities, which no answer equals."""
     return G.T if G.shape[0] == G.shape[1] else torch.full_like(G, float("inf"))
 
 
 def _pair(result: Any, *names: str, like_this: Tensor) -> Sequence[Tensor]:
-    """Two tensors of the wanted shape."""
+    """The values of an answer, each a tensor of the shape of `like_this`."""
     if result is None:
         raise WrongAnswer("your answer is None: does the function return its result?")
     if not isinstance(result, (tuple, list)) or len(result) != len(names):
-        kind = f"{len(result)} values" if isinstance(result, (tuple, list)) else f"a {type(result).__name__}"
-        raise WrongAnswer(f"your answer is {kind}, a pair ({', '.join(names)}) is wanted")
+        found = f"{len(result)} values" if isinstance(result, (tuple, list)) else f"a {type(result).__name__}"
+        raise WrongAnswer(f"your answer is {found}, expected a pair ({', '.join(names)})")
     shapes: Mapping[str, Any] = dict(zip(names, result, strict=True))
     return [like(got, like_this, name) for name, got in shapes.items()]

@@ -1,4 +1,4 @@
-"""Checks of notebook 04: one step of weights and scores, scores from a path of weights, the schedule turned round."""
+"""Checks of notebook 04: one step of weights and scores, scores from a path of weights, the inverse of the schedule."""
 
 from __future__ import annotations
 
@@ -28,24 +28,24 @@ def _one_step(answer: Any) -> None:
         M = (normal(*shape, seed=10 * seed + 3) > 0).to(torch.float64)
         lr, score_lr = 0.1 + 0.2 * seed, 0.7
         W_next, S_next = _step_by_loop(W, S, G, M, lr, score_lr)
-        # The order first: in place and too late is one mistake, and the one that the exercise is about.
+        # Values come before the check for changes in place: the exercise is about the order of the two updates.
         given = [x.clone() for x in (W, S, G, M)]
         pair = answer(*given, lr, score_lr)
         if pair is None:
             raise WrongAnswer("your answer is None: does the function return its result?")
         if not isinstance(pair, tuple | list) or len(pair) != 2:
-            raise WrongAnswer("two tensors are wanted: the new W and the new S")
+            raise WrongAnswer("expected two tensors: the new W and the new S")
         what = f"for {shape[0]}x{shape[1]} weights"
         close(
             pair[1],
             S_next,
             mistakes={
-                "it uses the weight after the step; (4.1) has the one before": S - score_lr * G * W_next,
+                "it uses the weight after the step, expected the one before, as in (4.1)": S - score_lr * G * W_next,
                 "the sign: a score falls where G * W is positive": S + score_lr * G * W,
                 "its gradient is masked, so pruned weights could never return": S - score_lr * G * M * W,
                 "it uses the masked weight, so pruned weights could never return": S - score_lr * G * (W * M),
-                "it moves at the weights' rate": S - lr * G * W,
-                "it has not moved": S,
+                "it uses the learning rate of the weights": S - lr * G * W,
+                "it has not changed": S,
                 "these are the weights: W comes first, S second": W_next,
             },
             what=f"the new S {what}",
@@ -54,10 +54,10 @@ def _one_step(answer: Any) -> None:
             pair[0],
             W_next,
             mistakes={
-                "pruned weights have moved: their gradient is G * M": W - lr * G,
+                "pruned weights have changed: the gradient is G * M": W - lr * G,
                 "the weights returned are masked; W is the dense weight": W_next * M,
                 "the sign: SGD steps against the gradient": W + lr * G * M,
-                "it moves at the scores' rate": W - score_lr * G * M,
+                "it uses the learning rate of the scores": W - score_lr * G * M,
             },
             what=f"the new W {what}",
         )
@@ -83,15 +83,15 @@ def _scores_from_path(answer: Any) -> None:
             call(answer, trail, lr, score_lr),
             S,
             mistakes={
-                "the second-order term is left out": ratio / 2 * gain,
+                "the second-order term is missing": ratio / 2 * gain,
                 "the second-order term has the wrong sign": ratio / 2 * (gain + moves.square().sum(dim=0)),
                 "the factor 1/2 is missing": ratio * (gain - moves.square().sum(dim=0)),
-                "it takes the weights after each step, not before": ratio * (trail[1:] * moves).sum(dim=0),
+                "it uses the weights after each step, expected those before": ratio * (trail[1:] * moves).sum(dim=0),
                 "the sign: a weight that has moved away from zero has a positive score": -S,
-                "the ratio of the rates is upside down": S / ratio**2,
-                "the rate of the scores is left out": S / score_lr,
-                "the rates are left out": S / ratio,
-                "it averages over the steps; a score is a sum": S / steps,
+                "the ratio of the learning rates is inverted": S / ratio**2,
+                "the learning rate of the scores is missing": S / score_lr,
+                "the learning rates are missing": S / ratio,
+                "it averages over the steps, expected a sum": S / steps,
                 "the last step is missing": ratio * (trail[:-2] * moves[:-1]).sum(dim=0),
             },
             what=f"the scores after {steps} steps of {rows}x{columns} weights",
@@ -99,7 +99,7 @@ def _scores_from_path(answer: Any) -> None:
 
 
 def _by_bisection(density: float, final: float, total: int, warmup: int, cooldown: int) -> float:
-    """Where the package's schedule, made continuous by refining its steps, passes a density."""
+    """Step at which the schedule of the package, refined until it is continuous, passes a density."""
     fine = 2**30
     low, high = warmup * fine, (total - cooldown) * fine
     while high - low > 1:
@@ -118,25 +118,25 @@ def _step_of(answer: Any) -> None:
         share = torch.rand(4 + seed, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
         density = final + (1.0 - final) * (0.05 + 0.9 * share)
         settings = (final, total, warmup, cooldown)
-        wanted = torch.tensor([_by_bisection(v, *settings) for v in density.tolist()], dtype=torch.float64)
+        expected = torch.tensor([_by_bisection(v, *settings) for v in density.tolist()], dtype=torch.float64)
         steps = total - warmup - cooldown
         ratio = (density - final) / (1.0 - final)
         down = 1.0 - ratio ** (1 / 3)
         close(
             call(answer, density, *settings),
-            wanted,
+            expected,
             mistakes={
-                "the warm-up is left out": down * steps,
-                "the cool-down still counts as descent": warmup + down * (total - warmup),
+                "the warm-up is missing": down * steps,
+                "the cool-down is not part of the descent": warmup + down * (total - warmup),
                 "the descent has T - t_i - t_f steps, not T": warmup + down * total,
-                "this turns round Eq. 5 as printed, t_f steps late": warmup + cooldown + down * steps,
+                "this inverts Eq. 5 as printed, which is t_f steps late": warmup + cooldown + down * steps,
                 "it counts from the end of the descent": warmup + ratio ** (1 / 3) * steps,
-                "the exponent: a cubic wants the third root": warmup + (1.0 - ratio**0.5) * steps,
-                "it cubes where the third root is wanted": warmup + (1.0 - ratio**3) * steps,
+                "the exponent: the inverse of a cube is the third root": warmup + (1.0 - ratio**0.5) * steps,
+                "this is the third power, expected the third root": warmup + (1.0 - ratio**3) * steps,
                 "this is a straight line": warmup + (1.0 - ratio) * steps,
-                "the final density is left out": warmup + (1.0 - density ** (1 / 3)) * steps,
-                "it divides by 1, not by 1 - final": warmup + (1.0 - (density - final) ** (1 / 3)) * steps,
-                "whole steps: no rounding is wanted": wanted.ceil(),
+                "the final density is missing": warmup + (1.0 - density ** (1 / 3)) * steps,
+                "it divides by 1, expected 1 - final": warmup + (1.0 - (density - final) ** (1 / 3)) * steps,
+                "the steps are rounded, expected no rounding": expected.ceil(),
             },
             what=f"the steps for final={final}, T={total}, t_i={warmup}, t_f={cooldown}",
             tol=1e-7,

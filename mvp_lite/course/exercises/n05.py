@@ -1,4 +1,4 @@
-"""Checks of notebook 05's exercises: a second-order prediction, the bill of a threshold step, a mended step."""
+"""Checks of notebook 05: a second-order prediction, the costs of a threshold step, a training step without bugs."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ def _second_order(answer: Call) -> None:
                 "this is the second-order term alone": bend,
                 "the second-order term lacks its factor 1/2": slope + 2 * bend,
                 "the second-order term has the wrong sign": slope - bend,
-                "this is the squared loss's second term: use diag(p) - p p^T": slope + square,
+                "this is the second-order term of the squared loss: use diag(p) - p p^T": slope + square,
                 "the - p p^T of the second derivatives is missing": slope + (p * d * d).sum() / 2,
-                "diag(p) + p p^T: it is minus": slope + ((p * d * d).sum() + (p @ d) ** 2) / 2,
+                "this is diag(p) + p p^T, expected a minus": slope + ((p * d * d).sum() + (p @ d) ** 2) / 2,
                 "the right class is not subtracted in the gradient": p @ d + bend,
                 "the gradient is p minus one-hot, not the reverse": -slope + bend,
                 "this is the true change; predict it from derivatives at a": loss(a + d) - loss(a),
-                "the derivatives belong to a, before the step, not to a_next": torch.stack(
+                "the derivatives are taken at a_next, expected a": torch.stack(
                     along(torch.func.grad(loss)(a + d), torch.func.hessian(loss)(a + d))
                 ).sum(),
                 "the change is a_next - a, not a - a_next": -slope + bend,
@@ -57,48 +57,48 @@ def _second_order(answer: Call) -> None:
 def _bill(answer: Call) -> None:
     for seed, (shape, tau) in enumerate([((2, 3), 0.2), ((5, 4), -0.3), ((4, 7), 0.0)]):
         G, W, S, noise = normal(4, *shape, seed=seed)
-        S_next = S + 1.5 * noise  # any step will do: also flips that do not pay
-        S.view(-1)[0], S_next.view(-1)[0] = tau, tau + 1.0  # on the threshold is not above it
-        wanted = torch.zeros(shape, dtype=torch.float64)
+        S_next = S + 1.5 * noise  # any step, so that some flips raise the loss
+        S.view(-1)[0], S_next.view(-1)[0] = tau, tau + 1.0  # equal to the threshold is not above it
+        expected = torch.zeros(shape, dtype=torch.float64)
         for m in range(shape[0]):
             for n in range(shape[1]):
                 if S[m, n] <= tau < S_next[m, n]:
-                    wanted[m, n] = G[m, n] * W[m, n]
+                    expected[m, n] = G[m, n] * W[m, n]
                 elif S_next[m, n] <= tau < S[m, n]:
-                    wanted[m, n] = -G[m, n] * W[m, n]
+                    expected[m, n] = -G[m, n] * W[m, n]
         old, new = (S > tau).double(), (S_next > tau).double()
         got = call(answer, G, W, S, S_next, tau)
         close(
             got,
-            wanted,
-            what=f"the bill of a step on {shape[0]} x {shape[1]} weights",
+            expected,
+            what=f"the costs of a step on {shape[0]} x {shape[1]} weights",
             mistakes={
-                "the signs are exchanged: bringing an entry in costs G W, taking it out costs -G W": -wanted,
-                "taking an entry out costs -G W: the sign of what leaves": (new - old).abs() * G * W,
-                "what leaves is forgotten": (1 - old) * new * G * W,
-                "what enters is forgotten": -old * (1 - new) * G * W,
-                "entries that stay cost nothing: count changes of the mask only": new * G * W,
+                "the sign is wrong: an entry that enters costs G W, one that leaves costs -G W": -expected,
+                "the sign of leaving entries is wrong: they cost -G W": (new - old).abs() * G * W,
+                "entries that leave are missing": (1 - old) * new * G * W,
+                "entries that enter are missing": -old * (1 - new) * G * W,
+                "entries that stay cost nothing: count only changes of the mask": new * G * W,
                 "a mask is 1 above the threshold; at the threshold it is 0": (
                     (S_next >= tau).double() - (S >= tau).double()
                 )
                 * G
                 * W,
-                "not every gain: an entry's cost keeps its sign, the sum of |G W| holds for plain descent alone": -(
+                "costs keep their signs: the sum of |G W| holds for plain gradient descent alone": -(
                     (new - old) * G * W
                 ).abs(),
-                "the change of the scores is not the change of the mask": (S_next - S) * G * W,
+                "this uses the change of the scores, expected the change of the mask": (S_next - S) * G * W,
                 "the cost of a flip is G W, not G": (new - old) * G,
             },
         )
 
 
 @exercise("5.3")
-def _mended_step(answer: Call) -> None:
+def _correct_step(answer: Call) -> None:
     lr_W, lr_S = 0.05, 0.4
     for seed, (out, inputs, density) in enumerate([(2, 3, 0.5), (4, 3, 5 / 12), (3, 6, 0.2)]):
         W, S = normal(2, out, inputs, seed=seed)
         x, y = normal(inputs, seed=20 + seed), normal(out, seed=30 + seed)
-        # The last case comes from a density that is still falling: the mask in use is not the cut of S.
+        # In the last case the density is still falling: the mask in use is not Top-v of S.
         M = top_v(S, density if seed < 2 else 0.6)
         G = torch.zeros_like(W)
         for m in range(out):
@@ -110,19 +110,21 @@ def _mended_step(answer: Call) -> None:
 
         got = call(answer, W, S, M, x, y, density, 0.05, 0.4)
         if not isinstance(got, tuple | list) or len(got) != 3:
-            raise WrongAnswer(f"three tensors are wanted, the new W, S and M; got {type(got).__name__}")
+            raise WrongAnswer(f"expected three tensors, the new W, S and M; got {type(got).__name__}")
         close(
             got[0],
             W_next,
             what="the new W",
             mistakes={
                 "this is the new S: W comes first": S_next,
-                "the weights that move are those that this forward pass used, not the next one's": W - lr_W * G * late,
-                "move what the old mask keeps, not what the new one keeps": W - lr_W * G * top_v(S_next, density),
-                "masked weights must not move: the gradient of W is G times the mask": W - lr_W * G,
-                "uphill: descend": W + lr_W * G * M,
+                "this updates the weights of the next mask, expected those that this forward pass used": W
+                - lr_W * G * late,
+                "this updates the weights of the new mask, expected those of the old one": W
+                - lr_W * G * top_v(S_next, density),
+                "masked weights have changed: the gradient of W is G times the mask": W - lr_W * G,
+                "the sign of the step is wrong": W + lr_W * G * M,
                 "W stays dense: do not zero the masked ones": W_next * M,
-                "W takes its own rate, lr_W": W - lr_S * G * M,
+                "W has its own learning rate, lr_W": W - lr_S * G * M,
                 "the gradient of half the squared error has no factor 2": W - 2 * lr_W * G * M,
                 "the forward pass uses the masked weights": W - lr_W * dense * M,
             },
@@ -132,12 +134,13 @@ def _mended_step(answer: Call) -> None:
             S_next,
             what="the new S",
             mistakes={
-                "use the weight that the forward pass used, not the new one": S - lr_S * G * W_next,
-                "the weight in the score's step is the old one": S - lr_S * G * (W - lr_W * G * late),
-                "the scores of masked weights move too: no mask there": S - lr_S * G * M * W,
-                "uphill: descend": S + lr_S * G * W,
-                "S takes its own rate, lr_S": S - lr_W * G * W,
-                "a score's step is signed: no absolute value": S - lr_S * (G * W).abs(),
+                "this uses the new weight, expected the one that the forward pass used": S - lr_S * G * W_next,
+                "this uses a new weight in the step of the scores, expected the old one": S
+                - lr_S * G * (W - lr_W * G * late),
+                "scores of masked weights have not changed: their gradient has no mask": S - lr_S * G * M * W,
+                "the sign of the step is wrong": S + lr_S * G * W,
+                "S has its own learning rate, lr_S": S - lr_W * G * W,
+                "the step of a score is signed: no absolute value": S - lr_S * (G * W).abs(),
                 "the gradient of a score is G times W, not G": S - lr_S * G,
                 "the forward pass uses the masked weights": S - lr_S * dense * W,
             },
@@ -147,10 +150,10 @@ def _mended_step(answer: Call) -> None:
             top_v(S_next, density),
             what="the new M",
             mistakes={
-                "the mask comes late by one step: it is the cut of the old scores": late,
-                "the mask has not been cut again": M,
-                "the cut ranks the scores, not their size": top_v(S_next.abs(), density),
+                "the mask is one step late: it is Top-v of the old scores": late,
+                "the mask has not changed": M,
+                "this ranks |S|, expected S": top_v(S_next.abs(), density),
                 "the mask is 1 where a weight is kept": ~top_v(S_next, density),
-                "the cut ranks the scores, not the weights": top_v(W_next.abs(), density),
+                "this ranks the weights, expected the scores": top_v(W_next.abs(), density),
             },
         )

@@ -1,4 +1,4 @@
-"""Checks of notebook 06: a step of soft movement, landing on a density, the gradient of the L0 penalty."""
+"""Checks of notebook 06: a step of soft movement, a shift to an exact density, the gradient of the L0 penalty."""
 
 from __future__ import annotations
 
@@ -24,28 +24,28 @@ def _soft_step(answer: Any) -> None:
         if got is None:
             raise WrongAnswer("your answer is None: does the function return the new W and the new S?")
         if not isinstance(got, tuple | list) or len(got) != 2:
-            raise WrongAnswer(f"your answer is a {type(got).__name__}, the pair (new W, new S) is wanted")
+            raise WrongAnswer(f"your answer is a {type(got).__name__}, expected the pair (new W, new S)")
         M = threshold_mask(S, tau, min_density=0.0)
         new_W = W - lr * G * M
         raw = torch.where(tau < S, W - lr * G, W)
         hints = {
-            "pruned weights move: under plain SGD the gradient of W is G * M": W - lr * G,
+            "pruned weights have changed: under plain SGD the gradient of W is G * M": W - lr * G,
             "gradient descent subtracts": W + lr * G * M,
-            "the mask cuts sigmoid(S) at tau, not S itself": raw,
-            "kept weights and pruned ones are the wrong way round": W - lr * G * ~M,
-            "return the dense weight: pruned entries keep their value": new_W * M,
+            "tau is the threshold of sigmoid(S), not of S": raw,
+            "kept and pruned weights are exchanged": W - lr * G * ~M,
+            "the new W is masked, expected the dense weight: pruned entries keep their values": new_W * M,
         }
         close(got[0], new_W, mistakes=hints, what="the new W")
         gate = torch.sigmoid(S)
         pull = lam * gate * (1.0 - gate)
         hints = {
-            "the gradient of S is straight-through: no mask in it, or pruned weights never come back": S
+            "the gradient of S is straight-through, without a mask: else pruned weights never return": S
             - lr * (G * W * M + pull),
             "the derivative of sigmoid is sigmoid * (1 - sigmoid)": S - lr * (G * W + lam * gate),
-            "the gradient of S uses W as it was before the step": S - lr * (G * new_W + pull),
+            "the gradient of S uses W before the step": S - lr * (G * new_W + pull),
             "the penalty is a sum here, not a mean": S - lr * (G * W + pull / S.numel()),
             "the penalty is missing": S - lr * G * W,
-            "the penalty shall push scores down": S - lr * (G * W - pull),
+            "the sign of the penalty is wrong: it pushes scores down": S - lr * (G * W - pull),
             "gradient descent subtracts": S + lr * (G * W + pull),
         }
         close(got[1], S - lr * (G * W + pull), mistakes=hints, what="the new S")
@@ -60,20 +60,20 @@ def _shift_to_density(answer: Any) -> None:
         shift = got - S
         if float(shift.max() - shift.min()) > 1e-9:
             raise WrongAnswer(
-                "your answer moves the scores by different amounts: one constant, so that their order stays"
+                "your answer shifts the scores by different amounts, expected one constant, which keeps their order"
             )
         k = keep_count(S.numel(), density)
         kept = int(threshold_mask(got, tau, min_density=0.0).sum())
         if kept != k:
             asked = f"(density {density}, tau {tau})"
-            raise WrongAnswer(f"{kept} of {S.numel()} entries pass, {k} are wanted {asked}{_guess(got, k, tau)}")
+            raise WrongAnswer(f"{kept} of {S.numel()} entries pass, expected {k} {asked}{_hint(got, k, tau)}")
         last, first = _ranked(S, k), _ranked(S, k + 1)
-        wanted = S - (last + first) / 2.0 + _logit(tau)
+        expected = S - (last + first) / 2.0 + _logit(tau)
         hints = {
-            "the cut lies at the last score that passes, not in the middle": S - last + _logit(tau),
-            "the cut lies at the first score that does not pass, not in the middle": S - first + _logit(tau),
+            "the threshold equals the last score that passes, expected the middle": S - last + _logit(tau),
+            "the threshold equals the first score that does not pass, expected the middle": S - first + _logit(tau),
         }
-        close(got, wanted, mistakes=hints)
+        close(got, expected, mistakes=hints)
 
 
 def _logit(tau: float) -> float:
@@ -85,16 +85,16 @@ def _ranked(S: Tensor, k: int) -> float:
     return float(S.flatten().sort(descending=True).values[k - 1])
 
 
-def _guess(got: Tensor, k: int, tau: float) -> str:
-    """Which other cut would have kept k: it tells the mistake."""
+def _hint(got: Tensor, k: int, tau: float) -> str:
+    """The likely mistake, from the threshold that would have kept k."""
     if int((got > tau).sum()) == k:
-        return ": the cut on S + c itself lies at log(tau / (1 - tau)), not at tau"
+        return ": the threshold of S + c is log(tau / (1 - tau)), not tau"
     if int((got > 0).sum()) == k:
-        return ": the scores are placed around 0; the cut lies at log(tau / (1 - tau))"
+        return ": the threshold used is 0, expected log(tau / (1 - tau))"
     if int((got > -_logit(tau)).sum()) == k:
         return ": log(tau / (1 - tau)) has the wrong sign"
     if abs(int((torch.sigmoid(got) > tau).sum()) - k) == 1:
-        return ": off by one; k is rounded, not cut off, and index k - 1 is the k-th"
+        return ": off by one; k is rounded to the nearest integer, and index k - 1 is the k-th score"
     return ""
 
 
@@ -109,16 +109,16 @@ def _l0_penalty_gradient(answer: Any) -> None:
         wrong_side = torch.sigmoid(S - inner)
         share = lam / (matrices * S.numel())
         hints = {
-            "this is the sum form: divide by the entries and by the matrices": lam * P * (1.0 - P),
+            "this is the sum: divide by the number of entries and by the number of matrices": lam * P * (1.0 - P),
             "divide by the number of matrices too": lam * P * (1.0 - P) / S.numel(),
             "divide by the number of entries of the matrix too": lam * P * (1.0 - P) / matrices,
             "this is the penalty itself, not its gradient": share * P,
-            "this is soft movement's gradient: sigmoid(S) in place of P(M != 0)": lam
+            "this is the gradient of soft movement: sigmoid(S) in place of P(M != 0)": lam
             * soft_penalty_gradient(S, matrices),
-            "the sign: more L0 where the score is higher": -slope,
+            "the sign is wrong: a higher score has a higher expected L0": -slope,
             "lambda is missing": slope / lam,
             "the shift in P(M != 0) has the wrong sign": share * wrong_side * (1.0 - wrong_side),
-            "the temperature b stands in the shift alone, not in the slope": slope * 1.5,
-            "the chain rule's last factor is 1 - P, for P is a sigmoid": share * P * (1.0 - gate),
+            "the temperature b belongs to the shift alone, not to the slope": slope * 1.5,
+            "the last factor of the chain rule is 1 - P, since P is a sigmoid": share * P * (1.0 - gate),
         }
         close(call(answer, S, lam, matrices), slope, mistakes=hints)

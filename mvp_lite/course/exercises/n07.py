@@ -30,23 +30,23 @@ def _lead(answer: Any) -> None:
             raise WrongAnswer("your function changes its arguments in place: work on copies")
         if got is not None and not isinstance(got, Tensor) and isinstance(got, tuple | list) and len(got) == 2:
             raise WrongAnswer("your answer is a pair: stack mean and standard error to a tensor of shape (2,)")
-        wanted = torch.stack([mean, error])
-        got = like(got, wanted)
+        expected = torch.stack([mean, error])
+        got = like(got, expected)
         each = A.nanmean(dim=0) - B.nanmean(dim=0)
         whole = (A - B).isnan().logical_not().all(dim=0)
         complete_A, complete_B = A[:, whole].mean(dim=0), B[:, whole].mean(dim=0)
         hints = {
-            "the lead is the first minus the second": -mean,
-            "a mean over the tasks that happen to be there: leave out seeds that lack a run": each.mean(),
-            "every run counted by itself: leave out seeds that lack a run": A.nanmean() - B.nanmean(),
-            "a run that only one method has was left out, the other tasks of that seed were not": (A - B).nanmean(),
+            "the sign is wrong: the lead is the first minus the second": -mean,
+            "means over different tasks are compared: leave out seeds that lack a run": each.mean(),
+            "every run is counted by itself: leave out seeds that lack a run": A.nanmean() - B.nanmean(),
+            "a run that only one method has is left out, the other tasks of that seed are not": (A - B).nanmean(),
         }
         close(got[0], mean, mistakes=hints, what="the mean lead")
         unpaired = (complete_A.var() + complete_B.var()).sqrt()
         pooled = (A - B)[:, whole].flatten()
         hints = {
             "divide the sum of squares by m - 1": d.std(correction=0) / m**0.5,
-            "this is the deviation of one lead: divide by the root of m": d.std(),
+            "this is the standard deviation of one lead: divide by the root of m": d.std(),
             "this is the variance: take the root": d.var() / m,
             "divide by the root of m, not by m": d.std() / m,
             "the runs are paired: take the deviation of the differences": unpaired / m**0.5,
@@ -55,7 +55,7 @@ def _lead(answer: Any) -> None:
             ).sqrt()
             / m**0.5,
             "m counts the seeds that were used": d.std() / A.shape[1] ** 0.5,
-            "average over tasks first: the seeds are what varies": pooled.std() / pooled.numel() ** 0.5,
+            "average over tasks first: the standard error is over seeds": pooled.std() / pooled.numel() ** 0.5,
         }
         close(got[1], error, mistakes=hints, what="the standard error")
 
@@ -78,19 +78,19 @@ def _sign_flip(answer: Any) -> None:
         got = call(answer, d)
         if isinstance(got, int | float) and not isinstance(got, bool):
             got = torch.tensor(float(got), dtype=torch.float64)
-        wanted = (sums.abs() >= abs(observed)).double().mean()
+        expected = (sums.abs() >= abs(observed)).double().mean()
         positive = (signs.sum(dim=1).abs() >= abs(float(d.sign().sum()))).double().mean()
         at_least = (sums >= observed).double().mean()
         hints = {
-            "this counts how many there are: divide by 2 ** m": wanted * 2**m,
-            "one side only: a lead of the other method as large is as surprising": at_least,
+            "this is a number of flips, expected a share: divide by 2 ** m": expected * 2**m,
+            "one side only: count leads of the other method too": at_least,
             "one side only, and the wrong one": (sums <= observed).double().mean(),
             "'at least as large' counts the observed leads themselves": (sums.abs() > abs(observed)).double().mean(),
-            "this is the share that is smaller": 1.0 - wanted,
-            "this looks at the signs alone; the sizes count too": positive,
-            "the observed leads are one of the 2 ** m already": (wanted * 2**m + 1.0) / (2**m + 1.0),
+            "this is the share of smaller leads, expected the others": 1.0 - expected,
+            "this counts signs alone; magnitudes matter too": positive,
+            "the observed leads are already one of the 2 ** m": (expected * 2**m + 1.0) / (2**m + 1.0),
         }
-        close(got, wanted, mistakes=hints)
+        close(got, expected, mistakes=hints)
 
 
 @exercise("7.3")
@@ -100,46 +100,45 @@ def _crossings(answer: Any) -> None:
         v = torch.tensor(grid, dtype=torch.float64)
         b = 60.0 + 10.0 * normal(len(grid), seed=seed)
         d = normal(len(grid), seed=50 + seed).abs() + 0.2
-        if seed < len(grids):  # every neighbour on the other side; in the second round one crossing, or none
+        if seed < len(grids):  # a crossing in every interval; in the second round one crossing, or none
             d[1::2] *= -1.0
         else:
             d[: 2 * (seed % 2)] *= -1.0
-        wanted = _cross(v.log(), d).exp()
+        expected = _cross(v.log(), d).exp()
         got = call(answer, v, b + d, b)
-        if isinstance(got, Tensor) and got.dim() == 1 and got.numel() < wanted.numel():
+        if isinstance(got, Tensor) and got.dim() == 1 and got.numel() < expected.numel():
             raise WrongAnswer(
-                f"your answer has {got.numel()} crossings, there are {wanted.numel()}: look at every stretch"
+                f"your answer has {got.numel()} crossings, expected {expected.numel()}: look at every interval"
             )
-        if isinstance(got, Tensor) and got.dim() == 1 and got.numel() > wanted.numel():
+        if isinstance(got, Tensor) and got.dim() == 1 and got.numel() > expected.numel():
             raise WrongAnswer(
-                f"your answer has {got.numel()} crossings, there are {wanted.numel()}: only where the difference "
-                "changes its sign"
+                f"your answer has {got.numel()} crossings, expected {expected.numel()}: only at changes of sign"
             )
         hints = {
             "the lines are straight in log(v), not in v": _cross(v, d),
-            "these are the logarithms of the densities": wanted.log(),
-            "the two ends are the wrong way round: near the smaller difference is near the crossing": _swapped(v, d),
-            "the middle of the stretch is not yet the crossing": _middle(v, d),
-            "ascending, please": wanted.flip(0),
+            "these are the logarithms of the densities": expected.log(),
+            "the two ends are exchanged: the crossing is nearer to the smaller difference": _swapped(v, d),
+            "this is the middle of the interval, expected the crossing": _middle(v, d),
+            "the order is wrong, expected ascending densities": expected.flip(0),
         }
-        close(got, wanted, mistakes=hints)
+        close(got, expected, mistakes=hints)
 
 
-def _stretches(d: Tensor) -> list[int]:
+def _sign_changes(d: Tensor) -> list[int]:
     return [i for i in range(d.numel() - 1) if float(d[i] * d[i + 1]) < 0]
 
 
 def _cross(x: Tensor, d: Tensor) -> Tensor:
-    found = [float(x[i] + (x[i + 1] - x[i]) * d[i] / (d[i] - d[i + 1])) for i in _stretches(d)]
+    found = [float(x[i] + (x[i + 1] - x[i]) * d[i] / (d[i] - d[i + 1])) for i in _sign_changes(d)]
     return torch.tensor(found, dtype=torch.float64)
 
 
 def _swapped(v: Tensor, d: Tensor) -> Tensor:
     x = v.log()
-    found = [float(x[i + 1] - (x[i + 1] - x[i]) * d[i] / (d[i] - d[i + 1])) for i in _stretches(d)]
+    found = [float(x[i + 1] - (x[i + 1] - x[i]) * d[i] / (d[i] - d[i + 1])) for i in _sign_changes(d)]
     return torch.tensor(found, dtype=torch.float64).exp()
 
 
 def _middle(v: Tensor, d: Tensor) -> Tensor:
-    found = [float(v[i] * v[i + 1]) ** 0.5 for i in _stretches(d)]
+    found = [float(v[i] * v[i + 1]) ** 0.5 for i in _sign_changes(d)]
     return torch.tensor(found, dtype=torch.float64)

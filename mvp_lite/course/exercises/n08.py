@@ -16,24 +16,24 @@ _CASES = [((1, 2), 1.5), ((4, 3), 2.0), ((5, 7), 0.5), ((3, 6), 8.0)]
 
 
 def _logits(shape: tuple[int, int], seed: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Logits of a student and of a surer teacher, and labels."""
-    student, teacher = (size * normal(*shape, seed=10 * seed + i) for i, size in enumerate((1.5, 3.0)))
+    """Logits of a student and of a more confident teacher, and labels."""
+    student, teacher = (scale * normal(*shape, seed=10 * seed + i) for i, scale in enumerate((1.5, 3.0)))
     labels = torch.arange(shape[0]) % (shape[1] - 1) + 1
     return student, teacher, labels
 
 
 def _gradients(got: Any, students: Sequence[Tensor]) -> list[Tensor]:
-    """Gradients of `got` with respect to each student's logits; says so where there is none."""
+    """Gradients of `got` with respect to the logits of each student; raises if there are none."""
     if not got.requires_grad:
-        raise WrongAnswer("your loss has no gradient: has the student been detached, or turned into a plain number?")
+        raise WrongAnswer("your loss has no gradient: has the student been detached, or converted to a plain number?")
     slopes = torch.autograd.grad(got, students, allow_unused=True)
     return [torch.zeros_like(z) if slope is None else slope for z, slope in zip(students, slopes, strict=True)]
 
 
-def _loss(got: Any, wanted: Tensor, mistakes: Mapping[str, Tensor], students: Sequence[Tensor]) -> None:
-    """The value of a loss and its gradient with respect to the student's logits."""
-    close(got, wanted.detach(), mistakes={hint: value.detach() for hint, value in mistakes.items()}, what="your loss")
-    slopes = _gradients(wanted, students)
+def _loss(got: Any, expected: Tensor, mistakes: Mapping[str, Tensor], students: Sequence[Tensor]) -> None:
+    """Check the value of a loss and its gradient with respect to the logits of the student."""
+    close(got, expected.detach(), mistakes={hint: value.detach() for hint, value in mistakes.items()}, what="your loss")
+    slopes = _gradients(expected, students)
     for mine, right in zip(_gradients(got, students), slopes, strict=True):
         close(mine, right, what="the gradient of your loss")
 
@@ -47,25 +47,25 @@ def _kd_loss(answer: Any) -> None:
     for seed, (shape, T) in enumerate(_CASES):
         student, teacher, _ = _logits(shape, seed)
         z = _leaf(student)
-        wanted = distillation_loss(z, teacher, T)
+        expected = distillation_loss(z, teacher, T)
         p, q = torch.softmax(teacher / T, 1), torch.softmax(student / T, 1)
         crossed = -(p * q.log()).sum(1).mean() * T**2
         hints = {
-            "T squared is missing": wanted / T**2,
-            "T once, not squared": wanted / T,
-            "the mean is over the rows, not over all entries": wanted / shape[1],
-            "this is the sum over the rows, their mean is wanted": wanted * shape[0],
-            "the teacher comes first: sum of p log(p / q)": distillation_loss(teacher, student, T),
-            "this is the cross-entropy: the teacher's entropy is to be subtracted (the gradient is right)": crossed,
-            "the sign: KL is never negative": -wanted,
-            "there is no temperature in it": T**2 * distillation_loss(student, teacher, 1.0),
-            "logits are divided by T, not multiplied": T**4 * distillation_loss(student, teacher, 1 / T),
-            "the teacher has the temperature, too": T**2 * _kl(torch.softmax(teacher, 1), q),
-            "the student has the temperature, too": T**2 * _kl(p, torch.softmax(student, 1)),
-            "softmax runs over the classes (dim=1), not over the rows": T**2
+            "T squared is missing": expected / T**2,
+            "T once, not squared": expected / T,
+            "the mean is over the examples, not over all entries": expected / shape[1],
+            "this is the sum over the examples, expected their mean": expected * shape[0],
+            "teacher and student are exchanged: the sum is of p log(p / q)": distillation_loss(teacher, student, T),
+            "this is the cross-entropy: subtract the teacher's entropy (the gradient is right)": crossed,
+            "the sign: KL is never negative": -expected,
+            "the temperature is missing": T**2 * distillation_loss(student, teacher, 1.0),
+            "the logits are multiplied by T, expected a division": T**4 * distillation_loss(student, teacher, 1 / T),
+            "the temperature of the teacher is missing": T**2 * _kl(torch.softmax(teacher, 1), q),
+            "the temperature of the student is missing": T**2 * _kl(p, torch.softmax(student, 1)),
+            "softmax is over the examples, expected the classes (dim=1)": T**2
             * _kl(torch.softmax(teacher / T, 0), torch.softmax(student / T, 0)),
         }
-        _loss(call(answer, z, teacher, T), wanted, hints, [z])
+        _loss(call(answer, z, teacher, T), expected, hints, [z])
 
 
 def _kl(p: Tensor, q: Tensor) -> Tensor:
@@ -81,21 +81,22 @@ def _mixed_loss(answer: Any) -> None:
         cool = F.cross_entropy(z / T, labels)
         raw = F.kl_div(torch.softmax(z / T, 1), torch.softmax(teacher / T, 1), reduction="none")
         hints = {
-            "F.kl_div wants the student's logarithms: log_softmax in its first argument": a * ce
+            "F.kl_div expects log-probabilities of the student: use log_softmax in its first argument": a * ce
             + b * T**2 * raw.sum() / shape[0],
-            "F.kl_div wants the student's logarithms, and T squared is missing": a * ce + b * raw.sum() / shape[0],
+            "F.kl_div expects log-probabilities of the student, and T squared is missing": a * ce
+            + b * raw.sum() / shape[0],
             "T squared is missing": a * ce + b * kd / T**2,
-            "the mean is over the rows (reduction='batchmean'), not over all entries": a * ce + b * kd / shape[1],
-            "T squared is missing, and the mean is over the rows, not over all entries": a * ce
+            "the mean is over the examples (reduction='batchmean'), not over all entries": a * ce + b * kd / shape[1],
+            "T squared is missing, and the mean is over the examples, not over all entries": a * ce
             + b * kd / T**2 / shape[1],
-            "the labels' loss has no temperature": a * cool + b * kd,
-            "T squared belongs to the teacher's part alone": T**2 * a * ce + b * kd,
+            "the loss of the labels has no temperature": a * cool + b * kd,
+            "T squared belongs to the teacher's term alone": T**2 * a * ce + b * kd,
             "the weights are exchanged": b * ce + a * kd,
-            "the teacher's part is missing": a * ce,
-            "the labels' part is missing": b * kd,
+            "the teacher's term is missing": a * ce,
+            "the labels' term is missing": b * kd,
             "the weights are missing": ce + kd,
             "student and teacher are exchanged in F.kl_div": a * ce + b * distillation_loss(teacher, z, T),
-            "still the colleague's": a * cool + b * raw.mean(),
+            "this is the given function, unchanged": a * cool + b * raw.mean(),
         }
         _loss(call(answer, z, teacher, labels, T, a, b), a * ce + b * kd, hints, [z])
 
@@ -108,12 +109,12 @@ def _span_loss(answer: Any) -> None:
         teachers, positions = (first[1], last[1]), (first[2], last[2].flip(0))
         ce = [F.cross_entropy(*pair) for pair in zip(z, positions, strict=True)]
         kd = [distillation_loss(*pair, T) for pair in zip(z, teachers, strict=True)]
-        wanted = (a * (ce[0] + ce[1]) + b * (kd[0] + kd[1])) / 2
+        expected = (a * (ce[0] + ce[1]) + b * (kd[0] + kd[1])) / 2
         swapped = [distillation_loss(z[i], teachers[1 - i], T) for i in (0, 1)]
         hints = {
-            "the mean of start and end is wanted, not their sum": 2 * wanted,
-            "the mean of start and end is wanted in the teacher's part, too": wanted + b * (kd[0] + kd[1]) / 2,
-            "the mean of start and end is wanted in the labels' part, too": wanted + a * (ce[0] + ce[1]) / 2,
+            "this is the sum of start and end, expected their mean": 2 * expected,
+            "the teacher's term is the sum of start and end, expected their mean": expected + b * (kd[0] + kd[1]) / 2,
+            "the labels' term is the sum of start and end, expected their mean": expected + a * (ce[0] + ce[1]) / 2,
             "the end is missing": a * ce[0] + b * kd[0],
             "the start is missing": a * ce[1] + b * kd[1],
             "the student's start learns from the teacher's start, its end from the end": (
@@ -123,10 +124,10 @@ def _span_loss(answer: Any) -> None:
             "the weights are exchanged": (b * (ce[0] + ce[1]) + a * (kd[0] + kd[1])) / 2,
             "start and end are two distributions, not one over twice the tokens": a * (ce[0] + ce[1]) / 2
             + b * distillation_loss(torch.cat(z, 1), torch.cat(teachers, 1), T),
-            "the labels' part is missing": b * (kd[0] + kd[1]) / 2,
-            "the teacher's part is missing": a * (ce[0] + ce[1]) / 2,
+            "the labels' term is missing": b * (kd[0] + kd[1]) / 2,
+            "the teacher's term is missing": a * (ce[0] + ce[1]) / 2,
         }
         copies = [t.clone() for t in teachers]
-        _loss(answer(tuple(z), teachers, positions, T, a, b), wanted, hints, z)
+        _loss(answer(tuple(z), teachers, positions, T, a, b), expected, hints, z)
         if not all(map(torch.equal, copies, teachers)):
-            raise WrongAnswer("your function changes the teacher's logits in place: work on a copy")
+            raise WrongAnswer("your function changes the logits of the teacher in place: work on a copy")

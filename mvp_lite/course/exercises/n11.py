@@ -1,4 +1,4 @@
-"""Checks of notebook 11: one step of R2, the neurons that a budget pays for, scales of the neurons that stay."""
+"""Checks of notebook 11: one step of R2, the neurons that fit a budget, scales of the kept neurons."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ def _r2_step(answer: Any) -> None:
         linear = torch.exp(-squares.sqrt() / (2 * sigma**2))
         hints = {
             "the root is missing": C * K / (K @ C),
-            "the ratio is upside down: K over KC": C * ((K @ C) / K).sqrt(),
+            "the ratio is inverted: K over KC": C * ((K @ C) / K).sqrt(),
             "the product is K C, not C K": C * (K / (C @ K)).sqrt(),
             "C itself is missing: the root of the ratio multiplies it": (K / (K @ C)).sqrt(),
-            "the kernel has 2 sigma^2 below, not sigma^2": C * (wide / (wide @ C)).sqrt(),
-            "the kernel takes the squared distance": C * (linear / (linear @ C)).sqrt(),
+            "the kernel divides by 2 sigma^2, not by sigma^2": C * (wide / (wide @ C)).sqrt(),
+            "the kernel uses the squared distance": C * (linear / (linear @ C)).sqrt(),
             "K C is a product of matrices, not entry by entry": C * (1 / C).sqrt(),
             "the kernel compares rows of W": _or_nan(W, C, sigma),
         }
@@ -54,28 +54,28 @@ def _affordable(answer: Any) -> None:
 
         attention, maps = L * (4 * s * d**2 + 2 * s**2 * d), L * 4 * s * d**2
         raw = count(attention, heads * attention)
-        wanted = min(max(raw, 0), L * N)
+        expected = min(max(raw, 0), L * N)
         got = answer(L, d, N, s, flops, heads)
         if isinstance(got, Tensor) and got.dim() == 0:
             got = got.item()
         if isinstance(got, bool) or not isinstance(got, int | float) or got != int(got):
-            raise WrongAnswer(f"your answer is {got!r}: a whole number of neurons is wanted")
-        if got == wanted:
+            raise WrongAnswer(f"your answer is {got!r}, expected an integer number of neurons")
+        if got == expected:
             continue
-        where = f"affordable({L}, {d}, {N}, {s}, {flops}, {heads}) is {got:g}, {wanted} is wanted"
+        where = f"affordable({L}, {d}, {N}, {s}, {flops}, {heads}) is {got:g}, expected {expected}"
         hints = {
-            "attention's share of the budget is missing": math.floor(flops * L * N + 1e-9),
+            "the share of attention in the budget is missing": math.floor(flops * L * N + 1e-9),
             "attention's two products of s x s are missing": count(maps, heads * maps),
-            "only the fraction `heads` of the attention stays and has to be paid": count(attention, attention),
+            "only the fraction `heads` of the attention remains and counts": count(attention, attention),
             "the budget is a fraction of the whole model with all its heads": count(
                 heads * attention, heads * attention
             ),
-            "round down: a neuron that is paid in part is not paid": raw + 1,
+            "round down: a part of a neuron does not count": raw + 1,
             "this is for one layer: the budget is for all": raw // L,
-            "at most all neurons can stay, and at least 0": raw,
+            "at most all neurons can be kept, and at least 0": raw,
         }
         for hint, value in hints.items():
-            if got == value != wanted:
+            if got == value != expected:
                 raise WrongAnswer(f"{where}: {hint}")
         raise WrongAnswer(where)
 
@@ -99,23 +99,21 @@ def _fit_scales(answer: Any) -> None:
 
         X, everything = padded[real], padded.flatten(0, 1)
         left, kept = X[:, mask], W[mask]
-        wanted = fit(left, kept, X @ W)
+        expected = fit(left, kept, X @ W)
         zeroed = torch.where(real[..., None], padded, 0.0).flatten(0, 1)
         hints = {
-            "all ones: the target is what all neurons write, not what the kept ones do": torch.ones(int(mask.sum())),
-            "padding is counted": fit(everything[:, mask], kept, everything @ W),
-            "padding is counted in the target's place too: take real tokens alone": fit(
-                zeroed[:, mask], kept, everything @ W
-            ),
+            "all ones: the target is the output of all neurons, not of the kept ones": torch.ones(int(mask.sum())),
+            "padding is included": fit(everything[:, mask], kept, everything @ W),
+            "padding is included in the target too: use real tokens alone": fit(zeroed[:, mask], kept, everything @ W),
             "the ridge pulls towards 1, not towards 0": fit(left, kept, X @ W, to=0.0),
             "the ridge is missing": fit(left, kept, X @ W, ridge=0.0),
-            "the scales of the kept neurons are wanted: `mask` is true for those": _of_pruned(fit, X, W, mask),
-            "the scales of the kept neurons alone are wanted, not a fit of all": torch.ones(N),
+            "these are scales of the pruned neurons: `mask` is true for the kept ones": _of_pruned(fit, X, W, mask),
+            "these are scales of all neurons, expected those of the kept ones": torch.ones(N),
         }
         got = call(answer, padded, W, mask, real, ridge)
         if isinstance(got, Tensor) and got.shape == (N,) and int(mask.sum()) != N:
-            raise WrongAnswer("your answer has an entry for every neuron: those that stay are wanted, in their order")
-        close(got, wanted, mistakes={hint: value.to(wanted) for hint, value in hints.items()}, tol=1e-6)
+            raise WrongAnswer("your answer has an entry for every neuron, expected the kept ones alone, in their order")
+        close(got, expected, mistakes={hint: value.to(expected) for hint, value in hints.items()}, tol=1e-6)
 
 
 def _of_pruned(fit: Any, X: Tensor, W: Tensor, mask: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What the exercise checks are made of: a registry, and comparisons whose messages name the likely mistake."""
+"""Parts of the exercise checks: a registry, and comparisons whose messages name the likely mistake."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ CHECKS: dict[str, Check] = {}
 
 
 class WrongAnswer(AssertionError):
-    """An exercise's answer is not right; the message says where it differs and, if it can, why."""
+    """The answer to an exercise is not right; the message says where it differs and, if known, why."""
 
 
 def exercise(number: str) -> Callable[[Check], Check]:
-    """Register a check under its exercise's number, `notebook.exercise`."""
+    """Register a check under the number of its exercise, `notebook.exercise`."""
 
     def register(check: Check) -> Check:
         if number in CHECKS:
-            raise ValueError(f"exercise {number} is checked twice")
+            raise ValueError(f"exercise {number} has two checks")
         CHECKS[number] = check
         return check
 
@@ -38,7 +38,7 @@ def normal(*shape: int, seed: int) -> Tensor:
 
 
 def call(answer: Any, *inputs: Any, **named: Any) -> Any:
-    """The answer for copies of the inputs, which it must leave as they were."""
+    """Call `answer` on copies of the inputs; it must not change them."""
     given = [x.clone() if isinstance(x, Tensor) else x for x in inputs]
     got = answer(*given, **named)
     for number, (copy, x) in enumerate(zip(given, inputs, strict=True), 1):
@@ -47,16 +47,16 @@ def call(answer: Any, *inputs: Any, **named: Any) -> Any:
     return got
 
 
-def like(got: Any, wanted: Tensor, what: str = "your answer") -> Tensor:
-    """Shape, kind and finiteness before value: `got` if it is a tensor as `wanted` is one."""
+def like(got: Any, expected: Tensor, what: str = "your answer") -> Tensor:
+    """Check type, shape, dtype (bool or not) and finiteness before values; returns `got`."""
     if got is None:
         raise WrongAnswer(f"{what} is None: does the function return its result?")
     if not isinstance(got, Tensor):
-        raise WrongAnswer(f"{what} is a {type(got).__name__}, a torch.Tensor is wanted")
-    if got.shape != wanted.shape:
-        raise WrongAnswer(f"{what} has shape {tuple(got.shape)}, {tuple(wanted.shape)} is wanted")
-    if (wanted.dtype == torch.bool) != (got.dtype == torch.bool):
-        raise WrongAnswer(f"{what} has dtype {got.dtype}, {wanted.dtype} is wanted")
+        raise WrongAnswer(f"{what} is a {type(got).__name__}, expected a torch.Tensor")
+    if got.shape != expected.shape:
+        raise WrongAnswer(f"{what} has shape {tuple(got.shape)}, expected {tuple(expected.shape)}")
+    if (expected.dtype == torch.bool) != (got.dtype == torch.bool):
+        raise WrongAnswer(f"{what} has dtype {got.dtype}, expected {expected.dtype}")
     if not bool(got.isfinite().all()):
         raise WrongAnswer(f"{what} holds NaN or infinity")
     return got
@@ -64,7 +64,7 @@ def like(got: Any, wanted: Tensor, what: str = "your answer") -> Tensor:
 
 def close(
     got: Any,
-    wanted: Tensor,
+    expected: Tensor,
     *,
     mistakes: Mapping[str, Tensor] | None = None,
     what: str = "your answer",
@@ -72,18 +72,18 @@ def close(
 ) -> None:
     """`like`, then equal values (float64, to `tol` of the largest entry).
 
-    `mistakes` maps a hint to the value that this mistake gives: where it is what was got, the hint is the message.
+    `mistakes` maps a hint to the value that this mistake gives; the hint is the message if `got` equals that value.
     """
-    got = like(got, wanted, what)
-    if _equal(got, wanted, tol):
+    got = like(got, expected, what)
+    if _equal(got, expected, tol):
         return
     for hint, value in (mistakes or {}).items():
         if value.shape == got.shape and _equal(got, value, tol):
             raise WrongAnswer(f"{what} is not right: {hint}")
-    wrong = (got.double() - wanted.double()).abs().flatten()
-    place = tuple(int(i) for i in torch.unravel_index(wrong.argmax(), wanted.shape)) if wanted.dim() else ()
+    wrong = (got.double() - expected.double()).abs().flatten()
+    place = tuple(int(i) for i in torch.unravel_index(wrong.argmax(), expected.shape)) if expected.dim() else ()
     entry = f"entry {place} of {what}" if place else what
-    raise WrongAnswer(f"{entry} is {got[place].item():.6g}, {wanted[place].item():.6g} is wanted")
+    raise WrongAnswer(f"{entry} is {got[place].item():.6g}, expected {expected[place].item():.6g}")
 
 
 def _equal(a: Tensor, b: Tensor, tol: float) -> bool:

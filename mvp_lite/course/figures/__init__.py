@@ -10,29 +10,9 @@ from mvp_lite.course.figures.anatomy import (
     weights_left,
 )
 from mvp_lite.course.figures.audit import points_lost, printed_and_released, printed_by_task
-from mvp_lite.course.figures.curves import (
-    common_densities,
-    comparable,
-    crossings,
-    leads,
-    paired,
-    score_curves,
-    score_table,
-)
-from mvp_lite.course.figures.derivations import (
-    density_against_lambda,
-    gate_curves,
-    hard_concrete_gate,
-    layer_history,
-    matrix,
-    predicted_measured,
-    quadrants,
-    schedules,
-    scores_and_mask,
-    shares,
-    trajectories,
-)
+from mvp_lite.course.figures.comparisons import predicted_measured, shares
 from mvp_lite.course.figures.distillation import by_temperature, softened, teacher_gains
+from mvp_lite.course.figures.gates import density_against_lambda, gate_curves, hard_concrete_gate
 from mvp_lite.course.figures.gradient_free import (
     UNLABELED_STYLE,
     choices,
@@ -40,31 +20,21 @@ from mvp_lite.course.figures.gradient_free import (
     operations_by_task,
     score_against_operations,
     scores_by_iteration,
-    unlabeled_names,
 )
-from mvp_lite.course.figures.results import (
-    average_over_tasks,
-    recorded_bars,
-    score_against_density,
-    score_by_task,
-    summarise,
-    training,
-    weights_moved,
-)
+from mvp_lite.course.figures.matrices import layer_history, matrix, scores_and_mask
+from mvp_lite.course.figures.movement import quadrants, trajectories, weights_moved
+from mvp_lite.course.figures.results import recorded_bars, score_against_density, score_by_task, score_curves
 from mvp_lite.course.figures.structure import group_masks, score_by_groups, speed_and_operations
 from mvp_lite.course.figures.style import METHOD_STYLE, OKABE_ITO, STYLE, save, show
+from mvp_lite.course.figures.training import schedules, training
 
 __all__ = [
     "METHOD_STYLE",
     "OKABE_ITO",
     "STYLE",
     "UNLABELED_STYLE",
-    "average_over_tasks",
     "by_temperature",
     "choices",
-    "common_densities",
-    "comparable",
-    "crossings",
     "density_against_lambda",
     "density_by_head",
     "density_by_layer",
@@ -72,12 +42,10 @@ __all__ = [
     "group_masks",
     "hard_concrete_gate",
     "layer_history",
-    "leads",
     "local_and_global",
     "matrix",
     "neurons_by_layer",
     "operations_by_task",
-    "paired",
     "points_lost",
     "predicted_measured",
     "printed_and_released",
@@ -94,18 +62,15 @@ __all__ = [
     "score_by_groups",
     "score_by_task",
     "score_curves",
-    "score_table",
     "scores_and_mask",
     "scores_by_iteration",
     "shares",
     "show",
     "softened",
     "speed_and_operations",
-    "summarise",
     "teacher_gains",
     "training",
     "trajectories",
-    "unlabeled_names",
     "weights_left",
     "weights_moved",
 ]

@@ -1,8 +1,8 @@
-"""Figures of what is left of a pruned model: its weights, scores, layers, rows, and its size. Data in, Axes out."""
+"""Figures of the anatomy of a pruned model: its weights, scores, layers, heads and rows, and its size."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,10 +10,11 @@ import pandas as pd
 import torch
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, NullLocator
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from mvp_lite.course.figures.style import METHOD_STYLE, axes_or_new
+from mvp_lite.course.arguments import require_columns, require_known
+from mvp_lite.course.figures.style import GRAY, METHOD_STYLE, axes_or_new, log_axis
 
 __all__ = [
     "density_by_head",
@@ -25,20 +26,18 @@ __all__ = [
     "weights_left",
 ]
 
-_GREY = "#999999"
-
 
 def weights_left(left: Mapping[str, torch.Tensor], ax: Axes | None = None, bins: int = 81) -> Axes:
     """Histograms of the kept weights of one matrix, one outline per method (Sanh et al. 2020, Figure 4a).
 
     Args:
-        left: method -> the values of the weights kept, any shape.
-        bins: how many, of equal width, around 0 (an odd number has one with 0 in its middle).
+        left: method -> values of the kept weights, any shape.
+        bins: number of bins of equal width around 0 (an odd number has one with 0 in its middle).
 
     Raises:
         ValueError: an unknown method, or one without weights.
     """
-    _known(left)
+    require_known("method", left, METHOD_STYLE)
     values = {method: _numbers(weights) for method, weights in left.items()}
     for method, numbers in values.items():
         if not numbers.size:
@@ -49,7 +48,7 @@ def weights_left(left: Mapping[str, torch.Tensor], ax: Axes | None = None, bins:
     for method, numbers in values.items():
         look = METHOD_STYLE[method]
         counts, _ = np.histogram(numbers, edges)
-        ax.stairs(counts, edges, color=look.colour, linestyle=look.line, linewidth=1.6, label=look.label)
+        ax.stairs(counts, edges, color=look.color, linestyle=look.line, linewidth=1.6, label=look.label)
     ax.axvline(0, color="#000000", linewidth=0.5)
     ax.set_xlabel("fine-tuned weight")
     ax.set_ylabel("weights kept in a bin")
@@ -66,22 +65,22 @@ def score_against_weight(
     slope: float | None = None,
     reach: float | None = None,
 ) -> Axes:
-    """Score of each weight of one matrix against its fine-tuned value, pruned ones grey (Figure 4b).
+    """Score of each weight of one matrix against its fine-tuned value, pruned ones gray (Figure 4b).
 
-    With `slope` the two arms slope * |weight| are drawn too; with `reach` only weights from -reach to reach are seen.
+    With `slope` the bound slope * |weight| is drawn too; with `reach` only weights from -reach to reach are shown.
 
     Raises:
         ValueError: shapes that differ, an unknown method.
     """
-    _known([method])
+    require_known("method", [method], METHOD_STYLE)
     if not weights.shape == scores.shape == kept.shape:
         shapes = f"{tuple(weights.shape)}, {tuple(scores.shape)}, {tuple(kept.shape)}"
-        raise ValueError(f"weights, scores and kept have the shapes {shapes}: one shape is wanted")
+        raise ValueError(f"weights, scores and kept have the shapes {shapes}, expected one shape")
     x, y, chosen = _numbers(weights), _numbers(scores), kept.detach().ne(0).cpu().numpy().ravel()
     look = METHOD_STYLE[method]
     ax = axes_or_new(ax)
-    ax.plot(x[~chosen], y[~chosen], ".", color=_GREY, markersize=1.5, alpha=0.6, label="pruned")
-    ax.plot(x[chosen], y[chosen], look.marker, color=look.colour, markersize=3.0, alpha=0.6, label="kept")
+    ax.plot(x[~chosen], y[~chosen], ".", color=GRAY, markersize=1.5, alpha=0.6, label="pruned")
+    ax.plot(x[chosen], y[chosen], look.marker, color=look.color, markersize=3.0, alpha=0.6, label="kept")
     if slope is not None:
         end = float(np.abs(x).max())
         ax.plot([-end, 0, end], [slope * end, 0, slope * end], "k:", linewidth=1.2, label="bound")
@@ -106,18 +105,17 @@ def density_by_layer(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     Raises:
         ValueError: a missing column, an unknown method.
     """
-    _columns(table, ("method", "layer", "seed", "density"))
-    _known(table["method"].unique())
+    require_columns("table", table, "method", "layer", "seed", "density")
+    require_known("method", table["method"].unique(), METHOD_STYLE)
     ax = axes_or_new(ax)
     for method, look in METHOD_STYLE.items():
         mine = 100 * table[table["method"] == method].pivot(index="layer", columns="seed", values="density")
         if mine.empty:
             continue
         where = mine.index.to_numpy()
-        line: dict[str, Any] = {"color": look.colour, "marker": look.marker, "linestyle": look.line}
-        ax.plot(where, mine.mean(axis=1), label=look.label, **line)
+        ax.plot(where, mine.mean(axis=1), label=look.label, **look.curve)
         if mine.shape[1] > 1:
-            ax.fill_between(where, mine.min(axis=1), mine.max(axis=1), color=look.colour, alpha=0.15, linewidth=0)
+            ax.fill_between(where, mine.min(axis=1), mine.max(axis=1), color=look.color, alpha=0.15, linewidth=0)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set_ylim(bottom=0)
     ax.set_xlabel("layer (the first is nearest to the words)")
@@ -135,7 +133,7 @@ def density_by_head(densities: Mapping[str, torch.Tensor]) -> NDArray[Any]:
     Raises:
         ValueError: an unknown method, no method.
     """
-    _known(densities)
+    require_known("method", densities, METHOD_STYLE)
     if not densities:
         raise ValueError("densities is empty: nothing to draw")
     tables = {method: 100 * values.detach().double().cpu().numpy() for method, values in densities.items()}
@@ -146,8 +144,8 @@ def density_by_head(densities: Mapping[str, torch.Tensor]) -> NDArray[Any]:
         layers, heads = table.shape
         ax.imshow(table, vmin=0, vmax=top, extent=(0.5, heads + 0.5, layers + 0.5, 0.5), aspect="auto")
         for (row, column), value in np.ndenumerate(table):
-            colour = "#FFFFFF" if value < 0.6 * top else "#000000"
-            ax.text(column + 1, row + 1, f"{value:.1f}", ha="center", va="center", color=colour, fontsize=9)
+            color = "#FFFFFF" if value < 0.6 * top else "#000000"
+            ax.text(column + 1, row + 1, f"{value:.1f}", ha="center", va="center", color=color, fontsize=9)
         ax.set_xticks(range(1, heads + 1))
         ax.set_yticks(range(1, layers + 1))
         ax.grid(visible=False)
@@ -160,17 +158,17 @@ def density_by_head(densities: Mapping[str, torch.Tensor]) -> NDArray[Any]:
 def row_counts(
     counts: Mapping[str, torch.Tensor], expected: Sequence[float], ax: Axes | None = None, width: int = 1
 ) -> Axes:
-    """How many rows of a matrix keep how many weights, one outline per method; dots are what a random mask would give.
+    """Rows of a matrix by the number of weights they keep, one outline per method; dots: expected of a random mask.
 
     Args:
-        counts: method -> weights kept in each row, whole numbers.
+        counts: method -> weights kept in each row, integers.
         expected: expected number of rows that keep 0, 1, 2, … weights.
-        width: so many counts share a bin.
+        width: number of counts in a bin.
 
     Raises:
         ValueError: an unknown method.
     """
-    _known(counts)
+    require_known("method", counts, METHOD_STYLE)
     top = max(len(expected), *(int(kept.max()) + 1 for kept in counts.values()))
     edges = np.arange(0, top + width, width)
     chance = np.zeros(len(edges) - 1)
@@ -179,7 +177,7 @@ def row_counts(
     for method, kept in counts.items():
         look = METHOD_STYLE[method]
         seen, _ = np.histogram(_numbers(kept), edges)
-        ax.stairs(seen, edges, color=look.colour, linestyle=look.line, linewidth=1.6, label=look.label)
+        ax.stairs(seen, edges, color=look.color, linestyle=look.line, linewidth=1.6, label=look.label)
     middle = (edges[:-1] + edges[1:]) / 2
     ax.plot(middle[chance > 0.05], chance[chance > 0.05], "k.", markersize=5, label="a random mask, expected")
     ax.set_xlabel("weights kept in a row")
@@ -189,7 +187,7 @@ def row_counts(
 
 
 def local_and_global(runs: pd.DataFrame, ax: Axes | None = None) -> Axes:
-    """Score against fraction kept: full lines for local cuts, dashed ones with open markers for global cuts (Figure 5).
+    """Score against fraction kept: full lines for local scope, dashed with open markers for global scope (Figure 5).
 
     Args:
         runs: columns method, scope ("local" or "global"), kept (a fraction), score.
@@ -197,21 +195,18 @@ def local_and_global(runs: pd.DataFrame, ax: Axes | None = None) -> Axes:
     Raises:
         ValueError: a missing column, an unknown method.
     """
-    _columns(runs, ("method", "scope", "kept", "score"))
-    _known(runs["method"].unique())
+    require_columns("runs", runs, "method", "scope", "kept", "score")
+    require_known("method", runs["method"].unique(), METHOD_STYLE)
     ax = axes_or_new(ax)
     for method, look in METHOD_STYLE.items():
         for scope, line, fill in (("local", "-", "full"), ("global", "--", "none")):
             mine = runs[(runs["method"] == method) & (runs["scope"] == scope)].sort_values("kept")
             if mine.empty:
                 continue
-            style: dict[str, Any] = {"color": look.colour, "marker": look.marker, "linestyle": line}
-            ax.plot(100 * mine["kept"], mine["score"], fillstyle=fill, label=f"{look.label}, {scope}", **style)
-    ax.set_xscale("log")
+            style = look.curve | {"linestyle": line, "fillstyle": fill}
+            ax.plot(100 * mine["kept"], mine["score"], label=f"{look.label}, {scope}", **style)
     low, high = 80 * runs["kept"].min(), 120 * runs["kept"].max()
-    ax.set_xticks([value for value in (0.3, 1, 3, 10, 30, 100) if low <= value <= high])
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    ax.xaxis.set_minor_locator(NullLocator())
+    log_axis(ax, [value for value in (0.3, 1, 3, 10, 30, 100) if low <= value <= high])
     ax.set_xlabel("encoder weights kept (%)")
     ax.set_ylabel("score (%)")
     ax.legend(loc="lower right")
@@ -221,8 +216,8 @@ def local_and_global(runs: pd.DataFrame, ax: Axes | None = None) -> Axes:
 def score_against_parameters(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """Score against non-zero parameters (in thousands, logarithmic), one line per method, bars from worst to best seed.
 
-    Small dense models are the method "small dense": black stars on a line of their own. Points of equal size are drawn
-    a little apart, by one per cent from method to method.
+    Small dense models are the method "small dense": black stars on a line of their own. Each method is shifted by one
+    percent, so that points of equal size do not cover each other.
 
     Args:
         table: columns method, parameters, mean, low, high.
@@ -230,26 +225,21 @@ def score_against_parameters(table: pd.DataFrame, ax: Axes | None = None) -> Axe
     Raises:
         ValueError: a missing column, an unknown method.
     """
-    _columns(table, ("method", "parameters", "mean", "low", "high"))
-    _known(name for name in table["method"].unique() if name != "small dense")
+    require_columns("table", table, "method", "parameters", "mean", "low", "high")
+    require_known("method", table["method"].unique(), (*METHOD_STYLE, "small dense"))
     ax = axes_or_new(ax)
-    for place, method in enumerate((*METHOD_STYLE, "small dense")):
+    for index, method in enumerate((*METHOD_STYLE, "small dense")):
         mine = table[table["method"] == method].sort_values("parameters")
         if mine.empty:
             continue
         small = method == "small dense"
         look = METHOD_STYLE["dense" if small else method]
-        line: dict[str, Any] = {"color": look.colour, "marker": look.marker, "linestyle": "-" if small else look.line}
         bars = (mine["mean"] - mine["low"], mine["high"] - mine["mean"])
         label = "small and dense" if small else look.label
-        x = mine["parameters"] / 1000 * (1.0 if small else 1.01 ** (place - 3))
-        ax.errorbar(x, mine["mean"], yerr=bars, capsize=2, elinewidth=0.8, label=label, **line)
-    ax.set_xscale("log")
+        x = mine["parameters"] / 1000 * (1.0 if small else 1.01 ** (index - 3))
+        ax.errorbar(x, mine["mean"], yerr=bars, capsize=2, elinewidth=0.8, label=label, **look.curve)
     low, high = 0.8 * table["parameters"].min() / 1000, 1.2 * table["parameters"].max() / 1000
-    ax.set_xticks([value for value in (10, 20, 30, 50, 100, 200, 300, 500, 1000) if low <= value <= high])
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    ax.xaxis.set_minor_locator(NullLocator())
-    ax.xaxis.set_minor_formatter(NullFormatter())
+    log_axis(ax, [value for value in (10, 20, 30, 50, 100, 200, 300, 500, 1000) if low <= value <= high])
     ax.set_xlabel("non-zero parameters of the encoder (thousands)")
     ax.set_ylabel("score (%)")
     ax.legend(loc="best")
@@ -258,15 +248,3 @@ def score_against_parameters(table: pd.DataFrame, ax: Axes | None = None) -> Axe
 
 def _numbers(values: torch.Tensor) -> NDArray[Any]:
     return values.detach().double().cpu().numpy().ravel()
-
-
-def _known(methods: Iterable[Any]) -> None:
-    for method in methods:
-        if method not in METHOD_STYLE:
-            raise ValueError(f"method={method!r}: one of {', '.join(METHOD_STYLE)}")
-
-
-def _columns(table: pd.DataFrame, names: Sequence[str]) -> None:
-    for name in names:
-        if name not in table.columns:
-            raise ValueError(f"the table lacks the column {name!r} (found: {', '.join(map(str, table.columns))})")

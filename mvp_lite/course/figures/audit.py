@@ -1,4 +1,4 @@
-"""Figures of the audit: released runs against printed cells, and what a method loses against what is claimed."""
+"""Figures of the audit: released runs against printed cells, and losses of a method against the claimed bound."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ from typing import Any
 import pandas as pd
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from numpy.typing import NDArray
 
-from mvp_lite.course.figures.style import METHOD_STYLE, OKABE_ITO, Look, axes_or_new
+from mvp_lite.course.figures.style import METHOD_STYLE, OKABE_ITO, Look, axes_or_new, log_axis
 
 __all__ = ["points_lost", "printed_and_released", "printed_by_task"]
 
@@ -33,28 +32,28 @@ def printed_and_released(
     ticks: Sequence[float] = (1, 3, 10, 30, 100),
     legend: bool = True,
 ) -> Axes:
-    """Released runs, score against weights kept (per cent, logarithmic), and printed cells as hollow markers.
+    """Released runs, score against weights kept (percent, logarithmic), and printed cells as hollow markers.
 
-    A hollow marker has the colour of the line that it is printed for: it should lie on that line.
+    A hollow marker has the color of its line, and should be on that line.
 
     Args:
         runs: rows of `data/paper/released_runs.csv`, of one task.
         cells: rows of `data/paper/movement_tables.csv`, of that task; dense ones are a horizontal line.
         by: "method", or "distil" for one method with and without a teacher.
-        ticks: marks of the horizontal axis, in per cent; the first and the last bound what is drawn.
+        ticks: of the horizontal axis, in percent; runs below the first or above the last are left out.
 
     Raises:
-        ValueError: several tasks, another `by`, several lines for one name, or no run at all.
+        ValueError: several tasks, another `by`, several lines for one name, or no run.
     """
     if by not in ("method", "distil"):
         raise ValueError(f"by={by!r}: 'method' or 'distil'")
     if (tasks := runs["task"].unique()).size != 1 or not set(cells["task"]) <= set(tasks):
-        raise ValueError(f"runs has the tasks {list(tasks)}, cells {list(cells['task'].unique())}: one is wanted")
+        raise ValueError(f"runs has the tasks {list(tasks)}, cells {list(cells['task'].unique())}, expected one")
     other = ["method", "distil", "scope"]
     other.remove(by)
     for name, rows in runs.groupby(by):
-        if len(kinds := rows[other].drop_duplicates()) > 1:
-            raise ValueError(f"runs has {len(kinds)} lines for {by} {name}: choose one (see {', '.join(other)})")
+        if len(lines := rows[other].drop_duplicates()) > 1:
+            raise ValueError(f"runs has {len(lines)} lines for {by} {name}: choose one (see {', '.join(other)})")
     looks = METHOD_STYLE if by == "method" else _TEACHER
     ax = axes_or_new(ax)
     low, high = ticks[0] / 1.15, ticks[-1] * 1.15
@@ -63,19 +62,15 @@ def printed_and_released(
         inside = mine[(100 * mine["kept"]).between(low, high)]
         if inside.empty:
             continue
-        place: dict[str, Any] = {"color": look.colour, "marker": look.marker, "label": look.label}
-        ax.plot(100 * inside["kept"], inside["score"], linestyle=look.line, markersize=4, linewidth=1.3, **place)
+        ax.plot(100 * inside["kept"], inside["score"], label=look.label, markersize=4, linewidth=1.3, **look.curve)
         shown = cells[(cells[by] == name) & (cells["method"] != "dense")]
-        hollow: dict[str, Any] = {"linestyle": "", "markerfacecolor": "none", "markersize": 11, "markeredgewidth": 1.6}
-        ax.plot(100 * shown["kept"], shown["score"], **(place | {"label": "_printed"}), **hollow)
+        hollow = look.curve | {"linestyle": "", "markerfacecolor": "none", "markersize": 11, "markeredgewidth": 1.6}
+        ax.plot(100 * shown["kept"], shown["score"], label="_printed", **hollow)
     for score in cells.loc[cells["method"] == "dense", "score"].unique():
         dense = METHOD_STYLE["dense"]
-        ax.axhline(score, color=dense.colour, linestyle=dense.line, linewidth=1, label=dense.label)
-    ax.set_xscale("log")
+        ax.axhline(score, color=dense.color, linestyle=dense.line, linewidth=1, label=dense.label)
+    log_axis(ax, ticks)
     ax.set_xlim(low, high)
-    ax.xaxis.set_major_locator(FixedLocator(list(ticks)))
-    ax.xaxis.set_minor_locator(NullLocator())
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     ax.set_xlabel("encoder weights kept (%)")
     ax.set_ylabel("score (%)")
     ax.set_title(str(tasks[0]))
@@ -100,20 +95,20 @@ def printed_by_task(runs: pd.DataFrame, cells: pd.DataFrame) -> NDArray[Any]:
 
 
 def points_lost(drops: pd.DataFrame, limit: float, ax: Axes | None = None) -> Axes:
-    """Points that pruning costs, a line of markers for each task and a vertical line at what was claimed.
+    """Points that pruning costs, a line of markers for each task and a vertical line at the claimed bound.
 
-    Tasks are ordered by the largest loss. Markers tell models apart; the smallest share of FLOPs is filled, others are
-    hollow. A grey bar joins the markers of one model and task.
+    Tasks are ordered by the largest loss. Each model has a marker of its own, filled for the smallest share of
+    FLOPs and hollow for the others. A gray bar joins the markers of one model and task.
 
     Args:
         drops: columns `task`, `model` ("bert-base", "distilbert"), `flops` (share left) and `lost` (points).
-        limit: the loss that was claimed, in points.
+        limit: the largest loss according to the claim, in points.
 
     Raises:
         ValueError: no row, or a model without a look of its own.
     """
     if drops.empty or not set(drops["model"]) <= set(_MODEL):
-        raise ValueError(f"drops has the models {sorted(set(drops['model']))}: some of {', '.join(_MODEL)} are wanted")
+        raise ValueError(f"drops has the models {sorted(set(drops['model']))}, expected some of {', '.join(_MODEL)}")
     ax = axes_or_new(ax)
     tasks = [str(name) for name in drops.groupby("task")["lost"].max().sort_values().index]
     models = [name for name in _MODEL if name in set(drops["model"])]
@@ -128,8 +123,8 @@ def points_lost(drops: pd.DataFrame, limit: float, ax: Axes | None = None) -> Ax
         for flops in shares:
             rows = mine[mine["flops"] == flops]
             y = [tasks.index(task) + shift for task in rows["task"]]
-            face = look.colour if flops == shares[0] else "white"
-            place: dict[str, Any] = {"marker": look.marker, "color": look.colour, "markerfacecolor": face}
+            face = look.color if flops == shares[0] else "white"
+            place: dict[str, Any] = {"marker": look.marker, "color": look.color, "markerfacecolor": face}
             ax.plot(rows["lost"], y, linestyle="", label=f"{look.label}, {100 * flops:g} %", **place)
     ax.axvline(limit, color="black", linestyle="--", linewidth=1.2, label="claimed")
     ax.set_yticks(range(len(tasks)), tasks)

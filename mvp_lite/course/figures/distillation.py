@@ -1,4 +1,4 @@
-"""Figures of distillation: softened distributions, sizes against temperature, what a teacher added in recorded runs."""
+"""Figures of distillation: softened distributions, gradients against temperature, gains with a teacher in runs."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import pandas as pd
 import torch
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator
+from matplotlib.ticker import FuncFormatter
 from numpy.typing import NDArray
 
-from mvp_lite.course.figures.style import LINES, METHOD_STYLE, OKABE_ITO, axes_or_new
+from mvp_lite.course.arguments import require_columns, require_known
+from mvp_lite.course.figures.style import METHOD_STYLE, OKABE_ITO, axes_or_new, curve_style, log_axis, shared_legend
 
 __all__ = ["by_temperature", "softened", "teacher_gains"]
 
 _HATCHES = ("", "//", "..", "xx", "\\\\", "++", "oo")
-_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
 
 def softened(
@@ -36,7 +36,7 @@ def softened(
     """
     z = torch.as_tensor(logits, dtype=torch.float64).detach().cpu()
     if z.dim() != 1 or len(z) < 2 or not bool(z.isfinite().all()):
-        raise ValueError(f"logits has shape {tuple(z.shape)}: one row of 2 or more finite numbers is wanted")
+        raise ValueError(f"logits has shape {tuple(z.shape)}, expected one row of 2 or more finite numbers")
     if not 1 <= len(temperatures) <= len(_HATCHES) or not all(0 < T < np.inf for T in temperatures):
         raise ValueError(f"temperatures={list(temperatures)!r}: 1 to {len(_HATCHES)} positive numbers")
     names = [str(i) for i in range(len(z))] if labels is None else list(labels)
@@ -44,11 +44,11 @@ def softened(
         raise ValueError(f"labels={names!r}: {len(z)} names, one for each class")
     ax = axes_or_new(ax)
     width = 0.84 / len(temperatures)
-    for place, T in enumerate(temperatures):
-        x = np.arange(len(z)) - 0.42 + (place + 0.5) * width
+    for index, T in enumerate(temperatures):
+        x = np.arange(len(z)) - 0.42 + (index + 0.5) * width
         p = torch.softmax(z / T, dim=0).numpy()
-        colour = OKABE_ITO[place % len(OKABE_ITO)]
-        ax.bar(x, p, 0.9 * width, color=colour, hatch=_HATCHES[place], edgecolor="white", label=f"T = {T:g}")
+        color = OKABE_ITO[index % len(OKABE_ITO)]
+        ax.bar(x, p, 0.9 * width, color=color, hatch=_HATCHES[index], edgecolor="white", label=f"T = {T:g}")
     ax.set_xticks(range(len(z)), names)
     ax.set_ylim(0, 1)
     ax.set_ylabel("probability")
@@ -58,9 +58,9 @@ def softened(
 
 
 def by_temperature(
-    temperatures: Any, curves: Mapping[str, Any], ax: Axes | None = None, ylabel: str = "size of the gradient"
+    temperatures: Any, curves: Mapping[str, Any], ax: Axes | None = None, ylabel: str = "magnitude of the gradient"
 ) -> Axes:
-    """Sizes against the temperature T, both axes logarithmic: a power of T is a straight line.
+    """Positive numbers against the temperature T, both axes logarithmic: a power of T is a straight line.
 
     Args:
         temperatures: (n,), positive.
@@ -70,15 +70,14 @@ def by_temperature(
         ValueError: no curve, lengths that differ, numbers that are not positive.
     """
     if not curves:
-        raise ValueError("curves is empty: label -> sizes, one for each temperature")
+        raise ValueError("curves is empty: label -> numbers, one for each temperature")
     T = np.asarray(temperatures, dtype=float)
     ax = axes_or_new(ax)
-    for place, (label, values) in enumerate(curves.items()):
+    for index, (label, values) in enumerate(curves.items()):
         y = np.asarray(values, dtype=float)
         if T.ndim != 1 or y.shape != T.shape or not ((T > 0).all() and (y > 0).all()):
             raise ValueError(f"{label!r} has shape {y.shape}, T {T.shape}: one positive number for each temperature")
-        look: dict[str, Any] = {"color": OKABE_ITO[place], "linestyle": LINES[place], "marker": _MARKERS[place]}
-        ax.plot(T, y, label=label, markersize=4, **look)
+        ax.plot(T, y, label=label, markersize=4, **curve_style(index))
     ax.set_xscale("log", base=2)
     ax.set_yscale("log")
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
@@ -89,43 +88,35 @@ def by_temperature(
 
 
 def teacher_gains(gains: pd.DataFrame, axes: Sequence[Axes] | None = None) -> NDArray[Any]:
-    """Points gained with a teacher against the weights kept (per cent, logarithmic): a panel a task, a line a method.
+    """Points gained with a teacher against the weights kept (percent, logarithmic); a panel for each task.
 
     Args:
-        gains: columns task, method, kept (a fraction), gain (points; below zero the teacher did harm).
+        gains: columns task, method, kept (a fraction), gain (points; negative where the teacher does harm).
         axes: one for each task, in the order of their first rows (default: new ones, side by side on one scale).
 
     Raises:
-        ValueError: a missing column, no row, an unknown method, or as many axes as there are not tasks.
+        ValueError: a missing column, no row, an unknown method, or not one axes for each task.
     """
-    if missing := [name for name in ("task", "method", "kept", "gain") if name not in gains.columns]:
-        raise ValueError(f"gains lacks the column {missing[0]!r} (found: {', '.join(map(str, gains.columns))})")
+    require_columns("gains", gains, "task", "method", "kept", "gain")
     if gains.empty:
         raise ValueError("gains holds no row")
-    if unknown := sorted(set(gains["method"]) - set(METHOD_STYLE)):
-        raise ValueError(f"gains has method={unknown[0]!r}: one of {', '.join(METHOD_STYLE)}")
+    require_known("method", gains["method"].unique(), METHOD_STYLE)
     tasks = list(gains["task"].unique())
     if axes is None:
         size = (2.5 * len(tasks) + 0.8, 3.3)
         axes = plt.subplots(1, len(tasks), figsize=size, sharey=True, squeeze=False, layout="constrained")[1][0]
     panels: NDArray[Any] = np.asarray(axes, dtype=object).ravel()
     if len(panels) != len(tasks):
-        raise ValueError(f"axes holds {len(panels)} axes: one for each task is wanted ({', '.join(tasks)})")
+        raise ValueError(f"axes holds {len(panels)} axes, expected one for each task ({', '.join(tasks)})")
     for ax, task in zip(panels, tasks, strict=True):
         for method, look in METHOD_STYLE.items():
             line = gains[(gains["task"] == task) & (gains["method"] == method)].sort_values("kept")
             if not line.empty:
-                style: dict[str, Any] = {"color": look.colour, "marker": look.marker, "linestyle": look.line}
-                ax.plot(100 * line["kept"], line["gain"], label=look.label, markersize=4, **style)
+                ax.plot(100 * line["kept"], line["gain"], label=look.label, **look.curve, markersize=4)
         ax.axhline(0, color="#000000", linewidth=1)
-        ax.set_xscale("log")
-        ax.set_xticks([1, 3, 10, 30, 90])
-        ax.xaxis.set_minor_locator(NullLocator())
-        ax.xaxis.set_minor_formatter(NullFormatter())
-        ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        log_axis(ax, (1, 3, 10, 30, 90))
         ax.set_xlabel("weights kept (%)")
         ax.set_title(task)
     panels[0].set_ylabel("points gained")
-    handles = {label: line for ax in panels for line, label in zip(*ax.get_legend_handles_labels(), strict=True)}
-    panels[0].figure.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=len(handles))
+    shared_legend(panels, "outside upper center", len(METHOD_STYLE))
     return panels

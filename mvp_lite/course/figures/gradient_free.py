@@ -1,4 +1,4 @@
-"""Figures of pruning without labels: scores by iteration and by operations, neurons left, open choices."""
+"""Figures of pruning without labels: scores by iteration and by operations, neurons kept, settings compared."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ import torch
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
-from mvp_lite.course.figures.style import OKABE_ITO, Look, axes_or_new
+from mvp_lite.course.arguments import require_columns, require_known
+from mvp_lite.course.figures.style import GRAY, OKABE_ITO, Look, axes_or_new, shared_legend
 
 __all__ = [
     "UNLABELED_STYLE",
@@ -21,10 +22,9 @@ __all__ = [
     "operations_by_task",
     "score_against_operations",
     "scores_by_iteration",
-    "unlabeled_names",
 ]
 
-#: how the methods of `mvp_lite.prune_neurons` are drawn; with least squares "_scaled", with labels "_labels"
+#: Looks of the methods of `mvp_lite.prune_neurons`, by the names that `analysis.unlabeled_names` gives them.
 UNLABELED_STYLE: dict[str, Look] = {
     "kcm": Look("KCM", "#0072B2", "o", "-"),
     "r2d2": Look("R2 × D2", "#56B4E9", "^", "-."),
@@ -44,26 +44,8 @@ UNLABELED_STYLE: dict[str, Look] = {
 }
 
 
-def unlabeled_names(results: pd.DataFrame) -> pd.Series:
-    """Name in `UNLABELED_STYLE` of each run of `python -m mvp_lite unlabeled`.
-
-    Args:
-        results: columns method, scale, labelled and options; an empty cell of options is none.
-
-    Raises:
-        ValueError: a missing column, no row.
-    """
-    _columns(results, "method", "scale", "labelled", "options")
-    own = results["method"].isin(["kcm", "fisher"])  # scaled, unless told otherwise
-    names = results["method"].astype(str)
-    names = names.mask(results["scale"].astype(bool) & ~own, names + "_scaled")
-    names = names.mask((results["labelled"] > 0) & (results["method"] == "kcm"), names + "_labels")
-    heads: pd.Series = results["options"].fillna("").astype(str).str.contains("heads=True")
-    return names.mask(heads, names + "_heads")
-
-
 def scores_by_iteration(history: Any, stops: Mapping[str, int], ax: Axes | None = None) -> Axes:
-    """Scores of single neurons against R2's iterations (logarithmic), with a vertical line where each rule stops.
+    """Scores of single neurons against the iterations of R2 (logarithmic), and a vertical line where each rule stops.
 
     Args:
         history: (iterations, neurons), the first row after one step.
@@ -74,14 +56,14 @@ def scores_by_iteration(history: Any, stops: Mapping[str, int], ax: Axes | None 
     """
     scores = torch.as_tensor(history).detach().double().cpu().numpy()
     if scores.ndim != 2 or not scores.size:
-        raise ValueError(f"history has shape {scores.shape}: (iterations, neurons) is wanted")
+        raise ValueError(f"history has shape {scores.shape}, expected (iterations, neurons)")
     if wrong := [name for name, steps in stops.items() if steps < 1]:
-        raise ValueError(f"stops has {wrong[0]!r}: {stops[wrong[0]]}: at least 1 iteration")
+        raise ValueError(f"stops has {wrong[0]!r}: {stops[wrong[0]]}, expected at least 1 iteration")
     ax = axes_or_new(ax)
-    ax.plot(np.arange(1, len(scores) + 1), scores, "-", color="#999999", linewidth=0.8)
-    for place, (name, steps) in enumerate(stops.items()):
-        style: Any = ("--", "-.", ":")[place % 3]
-        ax.axvline(steps, color=OKABE_ITO[place], linestyle=style, label=f"{name} ({steps})")
+    ax.plot(np.arange(1, len(scores) + 1), scores, "-", color=GRAY, linewidth=0.8)
+    for index, (name, steps) in enumerate(stops.items()):
+        style: Any = ("--", "-.", ":")[index % 3]
+        ax.axvline(steps, color=OKABE_ITO[index], linestyle=style, label=f"{name} ({steps})")
     ax.set_xscale("log")
     ax.set_ylim(0, 1.02)
     ax.set_xlabel("iterations")
@@ -91,19 +73,18 @@ def scores_by_iteration(history: Any, stops: Mapping[str, int], ax: Axes | None 
 
 
 def score_against_operations(table: pd.DataFrame, ax: Axes | None = None, ylabel: str = "score (%)") -> Axes:
-    """Score against the operations left (per cent): a line for each method, a band from the worst seed to the best.
+    """Score against the operations that remain (percent): a line for each method, a band over its seeds.
 
     A row with method "dense" is a horizontal line.
 
     Args:
-        table: columns method (see `UNLABELED_STYLE`), flops (the fraction asked for) and score; a row for each seed.
+        table: columns method (see `UNLABELED_STYLE`), flops (the budget, a fraction) and score; a row for each seed.
 
     Raises:
         ValueError: a missing column, no row, an unknown method.
     """
-    _columns(table, "method", "flops", "score")
-    if unknown := sorted(set(table["method"]) - {"dense", *UNLABELED_STYLE}):
-        raise ValueError(f"table has method={unknown[0]!r}: one of dense, {', '.join(UNLABELED_STYLE)}")
+    _require_rows(table, "method", "flops", "score")
+    require_known("method", table["method"].unique(), ("dense", *UNLABELED_STYLE))
     ax = axes_or_new(ax)
     dense = table.loc[table["method"] == "dense", "score"]
     if len(dense):
@@ -114,10 +95,9 @@ def score_against_operations(table: pd.DataFrame, ax: Axes | None = None, ylabel
             continue
         by = rows.groupby("flops")["score"].agg(["mean", "min", "max", "count"])
         x = 100 * by.index.to_numpy()
-        style: dict[str, Any] = {"color": look.colour, "marker": look.marker, "linestyle": look.line}
-        ax.plot(x, by["mean"], label=look.label, markersize=5, linewidth=1.4, **style)
+        ax.plot(x, by["mean"], label=look.label, markersize=5, linewidth=1.4, **look.curve)
         if (by["count"] > 1).any():
-            ax.fill_between(x, by["min"], by["max"], color=look.colour, alpha=0.15, linewidth=0)
+            ax.fill_between(x, by["min"], by["max"], color=look.color, alpha=0.15, linewidth=0)
     ax.set_xticks(sorted({round(100 * flops, 6) for flops in table.loc[table["method"] != "dense", "flops"]}))
     ax.set_xlabel("operations left (%)")
     ax.set_ylabel(ylabel)
@@ -125,7 +105,7 @@ def score_against_operations(table: pd.DataFrame, ax: Axes | None = None, ylabel
 
 
 def operations_by_task(table: pd.DataFrame, tasks: Sequence[str]) -> list[Axes]:
-    """`score_against_operations` in a panel for each of `tasks`, three in a row, one legend; dense is a line.
+    """`score_against_operations` in a panel for each of `tasks`, three in a row, with one legend; dense is a line.
 
     Args:
         table: columns task, method, flops, score and dense_score; a row for each run.
@@ -133,13 +113,11 @@ def operations_by_task(table: pd.DataFrame, tasks: Sequence[str]) -> list[Axes]:
     Raises:
         ValueError: a missing column, no task, a task without a row, an unknown method.
     """
-    _columns(table, "task", "method", "flops", "score", "dense_score")
+    _require_rows(table, "task", "method", "flops", "score", "dense_score")
     if not len(tasks) or (missing := sorted(set(tasks) - set(table["task"]))):
         raise ValueError(f"tasks: {missing[0] + ' has no row' if len(tasks) else 'none is named'}")
     rows = math.ceil(len(tasks) / 3)
-    figure, grid = plt.subplots(
-        rows, min(3, len(tasks)), figsize=(9.2, 2.6 * rows + 1), squeeze=False, layout="constrained"
-    )
+    _, grid = plt.subplots(rows, min(3, len(tasks)), figsize=(9.2, 2.6 * rows + 1), squeeze=False, layout="constrained")
     axes = list(grid.flat)
     for ax, task in zip(axes, tasks, strict=False):
         here = table[table["task"] == task]
@@ -147,8 +125,7 @@ def operations_by_task(table: pd.DataFrame, tasks: Sequence[str]) -> list[Axes]:
         score_against_operations(pd.concat([here, dense]), ax, "score (%)" if ax in grid[:, 0] else "").set_title(task)
     for ax in axes[len(tasks) :]:
         ax.remove()
-    named = {label: line for ax in axes for line, label in zip(*ax.get_legend_handles_labels(), strict=True)}
-    figure.legend(named.values(), named.keys(), loc="outside lower center", ncols=4)
+    shared_legend(axes[: len(tasks)], "outside lower center", 4)
     return axes[: len(tasks)]
 
 
@@ -156,8 +133,8 @@ def neurons_by_layer(kept: Mapping[str, Sequence[int]], neurons: int, ax: Axes |
     """Neurons kept in each layer: a line for each method (Nova et al. 2023, Figure 4, draws the pruned ones).
 
     Args:
-        kept: method (see `UNLABELED_STYLE`) -> how many stay, a number for each layer.
-        neurons: how many a layer has.
+        kept: method (see `UNLABELED_STYLE`) -> neurons kept, a number for each layer.
+        neurons: number of neurons in a layer.
 
     Raises:
         ValueError: an unknown method, lines of different length, numbers outside 0 to `neurons`.
@@ -171,8 +148,7 @@ def neurons_by_layer(kept: Mapping[str, Sequence[int]], neurons: int, ax: Axes |
     ax = axes_or_new(ax)
     for method, look in UNLABELED_STYLE.items():
         if method in kept:
-            style: dict[str, Any] = {"color": look.colour, "marker": look.marker, "linestyle": look.line}
-            ax.plot(range(1, len(kept[method]) + 1), kept[method], label=look.label, **style)
+            ax.plot(range(1, len(kept[method]) + 1), kept[method], label=look.label, **look.curve)
     ax.set_xticks(range(1, len(next(iter(kept.values()))) + 1))
     ax.set_ylim(0, neurons)
     ax.set_xlabel("layer")
@@ -182,7 +158,7 @@ def neurons_by_layer(kept: Mapping[str, Sequence[int]], neurons: int, ax: Axes |
 
 
 def choices(table: pd.DataFrame, ax: Axes | None = None, xlabel: str = "score (%)") -> Axes:
-    """What each open choice makes of the score: a row for each option, a dot for each run, a bar for the mean.
+    """Scores under different settings: a row for each option, a dot for each run, a bar for the mean.
 
     Args:
         table: columns option (its name; drawn from top to bottom in the order of the first rows) and score.
@@ -190,7 +166,7 @@ def choices(table: pd.DataFrame, ax: Axes | None = None, xlabel: str = "score (%
     Raises:
         ValueError: a missing column or no row.
     """
-    _columns(table, "option", "score")
+    _require_rows(table, "option", "score")
     names = list(dict.fromkeys(table["option"]))
     if ax is None:
         ax = plt.subplots(figsize=(6.0, 0.32 * len(names) + 1.0))[1]
@@ -204,8 +180,7 @@ def choices(table: pd.DataFrame, ax: Axes | None = None, xlabel: str = "score (%
     return ax
 
 
-def _columns(table: pd.DataFrame, *wanted: str) -> None:
-    if missing := [name for name in wanted if name not in table.columns]:
-        raise ValueError(f"table lacks the column {missing[0]!r} (found: {', '.join(map(str, table.columns))})")
+def _require_rows(table: pd.DataFrame, *columns: str) -> None:
+    require_columns("table", table, *columns)
     if table.empty:
         raise ValueError("table holds no row")

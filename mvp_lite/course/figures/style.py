@@ -1,29 +1,46 @@
-"""How every figure of the course looks, and how it is shown; colours are told apart by marker and line too.
+"""How every figure of the course looks, and how it is shown.
 
-Colours are those of Okabe and Ito (2008), which also colour-blind readers tell apart.
+Colors are those of Okabe and Ito (2008), chosen for color-blind readers; markers and lines differ too, for print.
 """
 
 from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from cycler import cycler
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator
 from matplotlib.typing import LineStyleType
 from numpy.typing import NDArray
 from PIL import Image
 
-__all__ = ["LINES", "METHOD_STYLE", "OKABE_ITO", "STYLE", "Look", "axes_or_new", "save", "show"]
+__all__ = [
+    "GRAY",
+    "LINES",
+    "MARKERS",
+    "METHOD_STYLE",
+    "OKABE_ITO",
+    "STYLE",
+    "Look",
+    "axes_or_new",
+    "curve_style",
+    "log_axis",
+    "save",
+    "shared_legend",
+    "show",
+]
 
 OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 LINES = ("-", "--", "-.", ":", "-", "--", "-.")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+GRAY = "#999999"
 
 #: matplotlib settings of the course, for `matplotlib.style.use`.
 STYLE: dict[str, Any] = {
@@ -49,14 +66,20 @@ STYLE: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Look:
-    """How a method is drawn, in every figure alike."""
+    """How a method is drawn, the same in every figure."""
 
     label: str
-    colour: str
+    color: str
     marker: str
     line: LineStyleType
 
+    @property
+    def curve(self) -> dict[str, Any]:
+        """Color, marker and line, for `Axes.plot`."""
+        return {"color": self.color, "marker": self.marker, "linestyle": self.line}
 
+
+#: Has the keys and the order of `analysis.METHODS`.
 METHOD_STYLE: dict[str, Look] = {
     "dense": Look("dense (nothing pruned)", "#000000", "*", "-"),
     "movement": Look("movement", "#0072B2", "o", "-"),
@@ -91,7 +114,7 @@ def save(ax: Axes | NDArray[Any] | Sequence[Axes], path: str | Path) -> None:
 
 
 def _small_png(ax: Axes | NDArray[Any] | Sequence[Axes]) -> bytes:
-    """PNG of 128 colours, a quarter of the size; no version of matplotlib inside, so that the bytes repeat."""
+    """PNG of 128 colors, a quarter of the size; no version of matplotlib inside, so that the bytes repeat."""
     figure = np.atleast_1d(np.asarray(ax, dtype=object)).ravel()[0].figure
     drawn, small = io.BytesIO(), io.BytesIO()
     figure.savefig(drawn, format="png", bbox_inches="tight")
@@ -100,6 +123,31 @@ def _small_png(ax: Axes | NDArray[Any] | Sequence[Axes]) -> bytes:
     return small.getvalue()
 
 
+def log_axis(ax: Axes, ticks: Sequence[float]) -> None:
+    """A logarithmic x axis with these ticks alone, labeled with plain numbers; without any, it chooses its own."""
+    ax.set_xscale("log")
+    if len(ticks):
+        ax.set_xticks(ticks)
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    ax.xaxis.set_minor_formatter(NullFormatter())
+    ax.xaxis.set_minor_locator(NullLocator())
+
+
+def shared_legend(
+    axes: Iterable[Axes], loc: Literal["outside upper center", "outside lower center"], ncols: int
+) -> None:
+    """One legend for all of `axes` (of one figure), with each label once."""
+    panels = list(axes)
+    handles = {label: line for ax in panels for line, label in zip(*ax.get_legend_handles_labels(), strict=True)}
+    panels[0].figure.legend(handles.values(), handles.keys(), loc=loc, ncols=min(ncols, len(handles)))
+
+
 def axes_or_new(ax: Axes | None) -> Axes:
     """`ax`, or the axes of a new figure."""
     return plt.subplots()[1] if ax is None else ax
+
+
+def curve_style(index: int) -> dict[str, Any]:
+    """Color, line and marker of the curve with this index, for `Axes.plot`."""
+    styles = {"color": OKABE_ITO, "linestyle": LINES, "marker": MARKERS}
+    return {name: values[index % len(values)] for name, values in styles.items()}

@@ -1,0 +1,146 @@
+"""Figures of moving weights: where SGD pushes them, their paths over a loss, their distance from pretraining."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+
+from mvp_lite.course.arguments import finite_array, require_known, same_shape
+from mvp_lite.course.figures.style import GRAY, METHOD_STYLE, OKABE_ITO, axes_or_new, curve_style
+
+__all__ = ["quadrants", "trajectories", "weights_moved"]
+
+_BLUE, _VERMILION = OKABE_ITO[:2]
+
+
+def quadrants(
+    W: Any, G: Any, ax: Axes | None = None, kept: Any | None = None, limits: tuple[float, float] | None = None
+) -> Axes:
+    """Each weight as a point: x is its value W, y is -G, the direction in which plain SGD pushes it.
+
+    The score of a weight pushed away from zero (upper right, lower left) rises; pushed towards zero, it falls.
+
+    Args:
+        W, G: weights and gradients, of one shape.
+        kept: mask of that shape; pruned weights (false, zero) are drawn as crosses.
+        limits: largest |W| and |G| that the axes have room for (default: those of the points).
+
+    Raises:
+        ValueError: shapes that differ, values that are not finite.
+    """
+    x = finite_array("W", W)
+    y = -same_shape("G", G, x)
+    chosen = np.ones(x.shape, dtype=bool) if kept is None else same_shape("kept", kept, x) != 0
+    ax = plt.subplots(figsize=(6.0, 4.2), layout="constrained")[1] if ax is None else ax
+    largest = tuple(float(np.abs(values).max()) or 1.0 for values in (x, y)) if limits is None else limits
+    reach_x, reach_y = 1.15 * largest[0], 1.45 * largest[1]  # above and below the points, room for the words
+    for sign_x, sign_y in ((1, 1), (-1, 1), (-1, -1), (1, -1)):
+        rises = sign_x == sign_y
+        color, words = (_BLUE, "away from zero:\nscore rises") if rises else (_VERMILION, "towards zero:\nscore falls")
+        ax.fill_between([0, sign_x * reach_x], 0, sign_y * reach_y, color=color, alpha=0.07, linewidth=0, zorder=0)
+        place: dict[str, Any] = {"ha": "right" if sign_x > 0 else "left", "va": "top" if sign_y > 0 else "bottom"}
+        spot = (0.985 if sign_x > 0 else 0.015, 0.98 if sign_y > 0 else 0.02)
+        ax.text(*spot, words, transform=ax.transAxes, color=color, fontsize=9.5, **place)
+    ax.axhline(0, color="#000000", linewidth=0.8)
+    ax.axvline(0, color="#000000", linewidth=0.8)
+    ax.plot(x[chosen], y[chosen], "o", color=_BLUE, markersize=7, label="kept" if kept is not None else "weight")
+    if kept is not None:
+        ax.plot(x[~chosen], y[~chosen], "x", color=_VERMILION, markersize=7, markeredgewidth=1.8, label="pruned")
+        ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.15), ncols=2)
+    ax.set_xlim(-reach_x, reach_x)
+    ax.set_ylim(-reach_y, reach_y)
+    ax.set_xlabel("weight W")
+    ax.set_ylabel("−G, the way SGD pushes")
+    return ax
+
+
+def trajectories(
+    loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+    paths: Mapping[str, Any],
+    ax: Axes | None = None,
+    limits: tuple[float, float, float, float] = (-1, 1, -1, 1),
+) -> Axes:
+    """Paths of two weights over the contour lines of their loss; an open marker starts a path, a full one ends it.
+
+    Args:
+        loss: takes w1 and w2, two tensors of one shape, and returns the losses in that shape.
+        paths: label -> (steps, 2), the weights after each step.
+        limits: lowest and highest w1, lowest and highest w2.
+
+    Raises:
+        ValueError: limits out of order, a path that is not (steps, 2), a loss of another shape.
+    """
+    low1, high1, low2, high2 = limits
+    if not (low1 < high1 and low2 < high2):
+        raise ValueError(f"limits={limits!r}: lowest and highest w1, then lowest and highest w2")
+    axis1, axis2 = (torch.linspace(low, high, 121, dtype=torch.float64) for low, high in ((low1, high1), (low2, high2)))
+    w1, w2 = torch.meshgrid(axis1, axis2, indexing="xy")
+    with torch.no_grad():
+        height = same_shape("loss", loss(w1, w2), w1.numpy())
+    ax = plt.subplots(figsize=(6.0, 4.2), layout="constrained")[1] if ax is None else ax
+    lines = ax.contour(w1, w2, height, levels=12, cmap="cividis", linewidths=0.9, alpha=0.75)
+    ax.clabel(lines, list(lines.levels)[::2], fontsize=8, fmt="%.3g")
+    for index, (label, path) in enumerate(paths.items()):
+        points = finite_array(f"paths[{label!r}]", path, 2)
+        if points.shape[1] != 2:
+            raise ValueError(f"paths[{label!r}] has shape {points.shape}, expected (steps, 2)")
+        look = curve_style(index) | {"markersize": 8}
+        ax.plot(*points.T, markevery=[-1], label=label, zorder=3, **look)
+        ax.plot(*points[:1].T, markerfacecolor="white", zorder=4, **look)
+    ax.set_xlim(low1, high1)
+    ax.set_ylim(low2, high2)
+    ax.set_xlabel("weight $w_1$")
+    ax.set_ylabel("weight $w_2$")
+    if paths:
+        ax.legend(loc="best", frameon=True, title="open: start, full: end", title_fontsize=9)
+    return ax
+
+
+def weights_moved(
+    before: torch.Tensor,
+    after: torch.Tensor,
+    kept: torch.Tensor,
+    ax: Axes | None = None,
+    method: str = "movement",
+    change: bool = True,
+) -> Axes:
+    """How far each weight of one matrix has moved, against its pretrained value; kept and pruned ones differ in look.
+
+    Weights that moved away from zero (or, from near it, across) are in the upper right and lower left. With
+    `change=False` the vertical axis is the fine-tuned value itself (Sanh et al. 2020, Figure 1); small moves are then
+    hard to see.
+
+    Args:
+        before, after: the matrix before and after (dense: `Result.masters`), of one shape.
+        kept: mask of that shape, true (non-zero) where the weight is kept.
+        method: its color and marker show the kept weights.
+
+    Raises:
+        ValueError: shapes that differ, an unknown method.
+    """
+    if not before.shape == after.shape == kept.shape:
+        shapes = f"{tuple(before.shape)}, {tuple(after.shape)}, {tuple(kept.shape)}"
+        raise ValueError(f"before, after and kept have the shapes {shapes}, expected one shape")
+    require_known("method", [method], METHOD_STYLE)
+    x, y = (tensor.detach().float().cpu().numpy().ravel() for tensor in (before, after))
+    y = y - x if change else y
+    chosen = kept.detach().ne(0).cpu().numpy().ravel()
+    look = METHOD_STYLE[method]
+    ax = axes_or_new(ax)
+    for which, label, marker, color, size in (
+        (~chosen, "pruned", ".", GRAY, 1.5),
+        (chosen, "kept", look.marker, look.color, 3.0),
+    ):
+        ax.plot(x[which], y[which], marker, color=color, markersize=size, alpha=0.6, label=label)
+    ax.axline((0, 0), slope=0 if change else 1, color="#000000", linestyle=":", linewidth=1, label="not moved")
+    ax.axvline(0, color="#000000", linewidth=0.5)
+    ax.set_xlabel("pretrained weight")
+    ax.set_ylabel("fine-tuned minus pretrained" if change else "fine-tuned weight")
+    ax.set_title(look.label)
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=3, markerscale=2.5)
+    return ax
