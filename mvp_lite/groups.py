@@ -25,7 +25,7 @@ __all__ = [
     "WeightGroups",
     "blocks",
     "columns",
-    "find_groups",
+    "find_maker",
     "heads",
     "mixed",
     "n_of_m",
@@ -221,8 +221,7 @@ def mixed(attention: str | GroupMaker | None = None, ffn: str | GroupMaker | Non
         for unit_type, chosen in (("heads", attention), ("neurons", ffn)):
             if chosen is not None:
                 names = {part.name for one in units if one.unit_type == unit_type for part in one.parts}
-                maker = GROUPS[chosen] if isinstance(chosen, str) else chosen
-                found += maker(model, [matrix for matrix in matrices if matrix.name in names])
+                found += find_maker(chosen)(model, [matrix for matrix in matrices if matrix.name in names])
         return found
 
     return make
@@ -237,16 +236,17 @@ GROUPS: dict[str, GroupMaker] = {
 }
 
 
-def find_groups(groups: str | GroupMaker, model: nn.Module, matrices: Sequence[PrunedMatrix]) -> Sequence[WeightGroups]:
-    """The groups of a model, by the name of their maker or by the maker itself.
+def find_maker(groups: str | GroupMaker) -> GroupMaker:
+    """The maker of groups, by its name or as it is.
 
     Raises:
-        ValueError: an unknown name, or what the maker raises.
+        ValueError: an unknown name.
     """
-    if isinstance(groups, str) and groups not in GROUPS:
-        raise ValueError(f"groups={groups!r}: one of {', '.join(GROUPS)}, or what mvp_lite.groups makes")
-    maker = GROUPS[groups] if isinstance(groups, str) else groups
-    return maker(model, matrices)
+    if isinstance(groups, str):
+        if groups not in GROUPS:
+            raise ValueError(f"groups={groups!r}: one of {', '.join(GROUPS)}, or what mvp_lite.groups makes")
+        return GROUPS[groups]
+    return groups
 
 
 def _sum(terms: Sequence[Tensor]) -> Tensor:

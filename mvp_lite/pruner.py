@@ -24,7 +24,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from mvp_lite.groups import GroupMaker, WeightGroups, find_groups
+from mvp_lite.groups import GroupMaker, WeightGroups, find_maker
 from mvp_lite.matrices import PrunedMatrix, find_matrices, some_names
 from mvp_lite.methods import Method, Settings, TopVMethod, find_method
 from mvp_lite.schedule import Schedule, check_schedule
@@ -114,7 +114,7 @@ class Pruner:
                 raise ValueError(f"score_lr={score_lr!r}: a positive learning rate")
         self.model = model
         self.steps_done = 0
-        self.groups: list[WeightGroups] = list(find_groups(groups, model, find_matrices(model, target)))
+        self.groups: list[WeightGroups] = list(find_maker(groups)(model, find_matrices(model, target)))
         if not self.method.selects_top_v and any(group.needs_top_v for group in self.groups):
             raise ValueError(
                 f"method={self.method.name!r}: n:m patterns need top-v selection (magnitude, movement, random)"

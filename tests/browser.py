@@ -25,7 +25,7 @@ SETTINGS = {
     "notebook-extension/tracker": {"windowingMode": "none"},
 }
 PATIENCE = 300  # seconds; a loaded machine is slow, not wrong
-# Only its red color distinguishes a traceback from a stderr stream.
+# Only its red color distinguishes a traceback from text on stderr.
 ERROR = ".jp-OutputArea-output[data-mime-type='application/vnd.jupyter.stderr']:has(.ansi-red-fg)"
 RUN = """error => {
     const prompts = [...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')].map(e => e.innerText.trim());

@@ -201,6 +201,20 @@ def test_the_penalty_of_a_matrix_without_gradient(clip):
     torch.testing.assert_close(unused.detach(), -expected.grad)
 
 
+def test_clipping_reaches_the_penalty_of_a_matrix_without_gradient():
+    """What is clipped is what the optimizer sees, though the scores have no new G at the step."""
+    net = HalfUsed()
+    opt = torch.optim.SGD(net.parameters(), lr=0.1)
+    pruner = mvp.Pruner(net, "soft_movement", density=0.2, total_steps=20, penalty=50.0, score_lr=1.0).attach(opt)
+    pruner.method.penalty = 50.0
+    net(torch.randn(4, 32)).square().mean().backward()
+    norm = float(pruner.clip_grad_norm_(1e-3))
+    clipped = pruner.groups[3].scores.grad.clone()
+    assert norm > 0.01 and float(clipped.norm()) < 1e-3
+    opt.step()
+    assert torch.equal(pruner.groups[3].scores.detach(), -clipped)
+
+
 def test_without_a_penalty_a_matrix_without_gradient_keeps_its_scores():
     pruner = half_used("movement", 0.5, steps=20)
     assert not any(bool(group.scores.any()) for group in pruner.groups[2:])

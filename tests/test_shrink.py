@@ -188,6 +188,8 @@ def test_folders_that_do_not_fit(tmp_path):
 
     with pytest.raises(ValueError, match=r"9 heads in .*attention\.self, which has 4"):
         mvp.load_shrunk(changed(**{KEY: {"heads": [9, 4, 4], "neurons": [20, 20, 20]}}))
+    with pytest.raises(ValueError, match=r"0 neurons in .*, which has 20"):
+        mvp.load_shrunk(changed(**{KEY: {"heads": [4, 4, 4], "neurons": [20, 0, 20]}}))
     with pytest.raises(ValueError, match="another number of blocks"):
         mvp.load_shrunk(changed(**{KEY: {"heads": [4], "neurons": [20, 20, 20]}}))
     with pytest.raises(ValueError, match="'NoSuchModel'"):

@@ -160,7 +160,7 @@ def _stable_ids(notebook: NotebookNode) -> None:
 
 
 def _merged(outputs: list[NotebookNode]) -> list[NotebookNode]:
-    """Consecutive pieces of one stream as one: where a kernel splits a stream is random."""
+    """Consecutive pieces of printed text as one: where a kernel splits them is random."""
     kept: list[NotebookNode] = []
     for out in outputs:
         last = kept[-1] if kept else None
