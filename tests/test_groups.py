@@ -90,6 +90,18 @@ def test_every_weight_belongs_to_one_group(name):
             assert sorted(group.mask.numel() for group in pruner.groups) == sorted(units.count for units in found)
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("name", GROUPS)
+def test_magnitude_is_the_sum_of_absolute_weights(family, name):
+    for group in mvp.Pruner(make(family), "magnitude", density=0.5, total_steps=10, groups=GROUPS[name]).groups:
+        found = group.importance().flatten()
+        for n in range(0, found.numel(), 1 + found.numel() // 5):
+            one = torch.zeros(found.numel(), dtype=torch.bool)
+            one[n] = True
+            expected = sum(float(x.weight[mask].abs().sum()) for x, mask in group.expand(one.view(group.mask.shape)))
+            assert float(found[n]) == pytest.approx(expected, rel=1e-12)
+
+
 @pytest.mark.parametrize("method", ["magnitude", "movement", "soft_movement", "l0"])
 def test_blocks_of_one_weight_are_the_engine_itself(method):
     states = []
