@@ -95,7 +95,7 @@ def main() -> None:
     rows: dict[str, list[dict[str, float]]] = {}
     for module, function, name in (
         (methods, "r2_scores", "R2, all blocks"),
-        (pruning, "activation_statistics", "statistics for D2, dense hidden states"),
+        (pruning, "observe_activations", "statistics for D2, dense hidden states"),
         (pruning, "fit_scales", "scales"),
     ):
         setattr(module, function, timed(name, getattr(module, function)))

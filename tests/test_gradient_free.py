@@ -25,6 +25,7 @@ from mvp_lite.gradient_free import (
 )
 from mvp_lite.gradient_free.d2 import NORMALIZATIONS
 from mvp_lite.gradient_free.forward import real_tokens
+from mvp_lite.gradient_free.layer import find_layers, of_type
 from mvp_lite.structure.shrinking import sizes
 from mvp_lite.structure.units import FAMILIES, find_units
 
@@ -357,7 +358,7 @@ def test_recorded_states_are_those_behind_each_ffn_up_to_a_limit(family):
     expected = [seen["total"] for seen in passing(model)[1::2]]
     size = expected[0].nbytes
     for limit, complete in ((3 * size, True), (3 * size - 1, False), (0, False)):
-        with scaling.recorded_states(model, ffns(model), limit) as states:
+        with scaling.recorded_states(model, of_type("neurons", find_layers(model)), limit) as states:
             output(model)
         assert bool(states) == complete
         for (found,), total in zip(states, expected, strict=complete):

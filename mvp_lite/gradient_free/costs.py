@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from mvp_lite.gradient_free.layer import Layer
+from mvp_lite.gradient_free.layer import Layer, of_type
 from mvp_lite.structure.units import Units, find_units
 
 __all__ = ["budget", "operations", "total_operations", "unit_operations"]
@@ -50,7 +50,7 @@ def budget(layers: Sequence[Layer], flops: float, heads: bool) -> float:
         ValueError: less than one unit for each pruned layer.
     """
     total = total_operations(layers)
-    pruned = [layer for layer in layers if heads or layer.units.unit_type == "neurons"]
+    pruned = layers if heads else of_type("neurons", layers)
     left = total_operations(pruned) - (1.0 - flops) * total
     least = sum(layer.operations for layer in pruned)
     if left < least * (1 - 1e-9):

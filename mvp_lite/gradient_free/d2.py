@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from mvp_lite.gradient_free.forward import Batch, evaluating, real_tokens, without_labels
-from mvp_lite.structure.units import Units, find_units
+from mvp_lite.gradient_free.layer import Layer, find_layers, of_type
 
-__all__ = ["NORMALIZATIONS", "STATISTICS", "activation_statistics", "d2_scores"]
+__all__ = ["NORMALIZATIONS", "STATISTICS", "d2_scores", "observe_activations"]
 
 STATISTICS = ("mean", "abs", "rms")
 #: of D2, within one layer, before it multiplies R2; "zscore" divides by the standard deviation with N - 1
@@ -34,24 +34,22 @@ def d2_scores(model: Any, inputs: Iterable[Batch], *, statistic: str = "mean") -
     """
     if statistic not in STATISTICS:
         raise ValueError(f"statistic={statistic!r}: one of {', '.join(STATISTICS)}")
-    ffns = [units for units in find_units(model) if units.unit_type == "neurons"]
-    device = next(model.parameters()).device
-    found, _ = activation_statistics(model, ffns, [without_labels(batch, device) for batch in inputs])
-    return [statistics[statistic] for statistics in found]
+    ffns, device = of_type("neurons", find_layers(model)), next(model.parameters()).device
+    observe_activations(model, ffns, [without_labels(batch, device) for batch in inputs])
+    return [ffn.activations[statistic] for ffn in ffns]
 
 
-def activation_statistics(
-    model: Any, ffns: Sequence[Units], batches: Iterable[Batch]
-) -> tuple[list[dict[str, Tensor]], float]:
-    """Run the model once over unlabeled batches and average what enters the second map of each FFN.
+def observe_activations(model: Any, ffns: Sequence[Layer], batches: Iterable[Batch]) -> float:
+    """Run the model once over unlabeled batches, and set each FFN's `activations`: what enters its second map.
+
+    They hold each of `STATISTICS`, (N,), over all tokens that are not padding.
 
     Returns:
-        For each FFN the `STATISTICS` of its N neurons, (N,) each, over all tokens that are not padding; and the mean
-        number of such tokens in a sequence.
+        The mean number of such tokens in a sequence.
     """
     sums: list[Any] = [0.0] * len(ffns)
     tokens = sequences = 0
-    batch: Batch = {}
+    batch: Batch = {}  # the one that is running, for the hooks
 
     def observe(n: int) -> Any:
         def hook(module: nn.Module, args: tuple[Tensor, ...]) -> None:
@@ -65,9 +63,11 @@ def activation_statistics(
         return hook
 
     with evaluating(model) as handles, torch.no_grad():
-        for n, units in enumerate(ffns):
-            handles.append(units.columns.module.register_forward_pre_hook(observe(n)))
+        for n, ffn in enumerate(ffns):
+            handles.append(ffn.units.columns.module.register_forward_pre_hook(observe(n)))
         for batch in batches:
             model(**batch)
-    means = [total / tokens for total in sums]
-    return [{"mean": mean, "abs": size, "rms": square.sqrt()} for mean, size, square in means], tokens / sequences
+    for ffn, total in zip(ffns, sums, strict=True):
+        mean, absolute, square = total / tokens
+        ffn.activations = {"mean": mean, "abs": absolute, "rms": square.sqrt()}
+    return tokens / sequences

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import count
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from mvp_lite.structure.units import Slices, Units
+from mvp_lite.structure.units import Slices, Units, find_units
 
-__all__ = ["Layer", "scale_units"]
+__all__ = ["Layer", "find_layers", "of_type", "scale_units"]
 
 
 @dataclass(eq=False)
@@ -19,8 +22,8 @@ class Layer:
     Attributes:
         units: which rows and columns of which matrices are theirs.
         number: 0, 1, ... among the layers of this type.
-        operations: multiply-adds of one unit on one sequence.
-        activations: statistics of a neuron's activation, (n,) each, see `d2.activation_statistics`; none of heads.
+        activations: statistics of a neuron's activation, (n,) each, see `d2.observe_activations`; none of heads.
+        operations: multiply-adds of one unit on one sequence, see `costs.unit_operations`.
         gradients: of the loss with respect to each unit's gate, (batches, n); no batches without labels.
         scores: (n,), the ranking.
         mask: (n,) boolean, True where a unit stays.
@@ -30,8 +33,8 @@ class Layer:
 
     units: Units
     number: int
-    operations: float
     activations: dict[str, Tensor] = field(default_factory=dict)
+    operations: float = 0.0
     gradients: Tensor = field(init=False)
     scores: Tensor = field(init=False)
     mask: Tensor = field(init=False)
@@ -60,6 +63,17 @@ class Layer:
         for rows in self.units.rows:
             scale_units(rows, self.mask)
         scale_units(self.units.columns, self.scales)
+
+
+def find_layers(model: Any) -> list[Layer]:
+    """A record for each attention layer and each FFN of a model, in the order of `find_units`."""
+    numbers = {"heads": count(), "neurons": count()}
+    return [Layer(units, next(numbers[units.unit_type])) for units in find_units(model)]
+
+
+def of_type(unit_type: str, layers: Iterable[Layer]) -> list[Layer]:
+    """The attention layers ("heads") or the FFNs ("neurons") among the layers."""
+    return [layer for layer in layers if layer.units.unit_type == unit_type]
 
 
 def scale_units(part: Slices, scales: Tensor) -> None:

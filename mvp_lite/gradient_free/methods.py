@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from mvp_lite.gradient_free.d2 import NORMALIZATIONS, STATISTICS
-from mvp_lite.gradient_free.layer import Layer
+from mvp_lite.gradient_free.layer import Layer, of_type
 from mvp_lite.gradient_free.mask_search import SWAP_CRITERIA, fisher_importance, rearrange, search, swap
 from mvp_lite.gradient_free.r2 import r2_scores
 from mvp_lite.masks import top_v_global
@@ -54,7 +54,7 @@ class Ranking:
     def select(self, layers: Sequence[Layer], budget: float, min_density: float) -> None:
         """Set the layers' masks from their scores: as many units as `budget` multiply-adds pay for.
 
-        At least the fraction `min_density` of each layer stays. A unit takes as many operations in all layers.
+        At least the fraction `min_density` of each layer stays. All units take the same number of operations.
         """
         count = math.floor(budget / max(layer.operations for layer in layers) + 1e-9)
         density = count / sum(layer.units.count for layer in layers)
@@ -173,8 +173,7 @@ class Fisher(Ranking):
         return fisher_importance(layer.gradients)
 
     def select(self, layers: Sequence[Layer], budget: float, min_density: float) -> None:
-        neurons = [layer for layer in layers if layer.units.unit_type == "neurons"]
-        heads = [layer for layer in layers if layer.units.unit_type == "heads"]
+        neurons, heads = of_type("neurons", layers), of_type("heads", layers)
         masks, head_masks = search(
             [layer.scores for layer in neurons],
             max(layer.operations for layer in neurons),
@@ -199,13 +198,17 @@ METHODS: dict[str, type[Ranking]] = {
 }
 
 
-def make_ranking(method: str, options: Mapping[str, Any]) -> Ranking:
-    """The method of that name. An option that only other methods have is left out, so that one call serves them all.
+def make_ranking(method: str | Ranking, options: Mapping[str, Any]) -> Ranking:
+    """The method of that name. Options that only other methods have are ignored, so that one call serves them all.
 
     Raises:
         ValueError: an unknown method, or a value that an option does not take.
-        TypeError: an option that no method has.
+        TypeError: an option that no method has, or one beside an instance.
     """
+    if isinstance(method, Ranking):
+        if options:
+            raise TypeError(f"{min(options)}: an instance of {type(method).__name__} has its options already")
+        return method
     _one_of("method", method, METHODS)
     known = {field.name for ranking in METHODS.values() for field in fields(ranking)}
     if unknown := sorted(set(options) - known):

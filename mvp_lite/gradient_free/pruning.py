@@ -10,19 +10,17 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
 from mvp_lite.gradient_free.costs import budget, total_operations, unit_operations
-from mvp_lite.gradient_free.d2 import activation_statistics
+from mvp_lite.gradient_free.d2 import observe_activations
 from mvp_lite.gradient_free.forward import Batch, without_labels
-from mvp_lite.gradient_free.layer import Layer
+from mvp_lite.gradient_free.layer import Layer, find_layers, of_type
 from mvp_lite.gradient_free.mask_search import mask_gradients
 from mvp_lite.gradient_free.methods import METHODS, Ranking, make_ranking
 from mvp_lite.gradient_free.scaling import fit_scales, recorded_states
-from mvp_lite.structure.units import find_units
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,33 +43,30 @@ class NeuronPruning:
     layers: Sequence[Layer]
     length: float
 
-    def _of(self, unit_type: str) -> list[Layer]:
-        return [layer for layer in self.layers if layer.units.unit_type == unit_type]
-
     @property
     def scores(self) -> list[Tensor]:
         """For each FFN (N,): the neurons' ranking."""
-        return [layer.scores for layer in self._of("neurons")]
+        return [layer.scores for layer in of_type("neurons", self.layers)]
 
     @property
     def masks(self) -> list[Tensor]:
         """For each FFN (N,) boolean: True where a neuron stays."""
-        return [layer.mask for layer in self._of("neurons")]
+        return [layer.mask for layer in of_type("neurons", self.layers)]
 
     @property
     def scales(self) -> list[Tensor]:
         """For each FFN (N,): 0 for pruned neurons, 1 for all others if they were not scaled."""
-        return [layer.scales for layer in self._of("neurons")]
+        return [layer.scales for layer in of_type("neurons", self.layers)]
 
     @property
     def heads(self) -> list[Tensor]:
         """For each attention layer a boolean mask of its heads, of those that share a key as one."""
-        return [layer.mask for layer in self._of("heads")]
+        return [layer.mask for layer in of_type("heads", self.layers)]
 
     @property
     def head_scales(self) -> list[Tensor]:
         """As `scales`, of the heads."""
-        return [layer.scales for layer in self._of("heads")]
+        return [layer.scales for layer in of_type("heads", self.layers)]
 
     @property
     def flops(self) -> float:
@@ -86,7 +81,7 @@ class NeuronPruning:
         rows = [
             (ffn.units.name, len(ffn.mask), len(ffn.kept), len(ffn.kept) / len(ffn.mask), ffn.iterations,
              len(attention.kept))
-            for ffn, attention in zip(self._of("neurons"), self._of("heads"), strict=True)
+            for ffn, attention in zip(of_type("neurons", self.layers), of_type("heads", self.layers), strict=True)
         ]  # fmt: skip
         return pd.DataFrame(rows, columns=["layer", "neurons", "kept", "density", "iterations", "heads"])
 
@@ -155,30 +150,22 @@ def prune_neurons(
             does not take; a family that is not known.
         TypeError: an option that no method has, or one beside an instance.
     """
-    name = method if isinstance(method, str) else type(method).__name__
-    if options and not isinstance(method, str):
-        raise TypeError(f"{min(options)}: an instance of {name} has its options already")
-    ranking = make_ranking(method, options) if isinstance(method, str) else method
-    if not 0.0 < flops <= 1.0:
-        raise ValueError(f"flops={flops!r}: the fraction of operations that stays must lie in (0, 1]")
-    if labeled is None and ranking.needs_labels:
-        raise ValueError(f"labeled=None: method={name!r} needs batches with labels")
-    if labeled is not None and not ranking.takes_labels:
-        raise ValueError(f"labeled: method={name!r} has no use for labels; {_which('takes_labels')} have")
-    if heads and not ranking.takes_heads:
-        raise ValueError(f"heads=True: method={name!r} scores neurons alone; {_which('takes_heads')} scores heads too")
+    ranking = make_ranking(method, options)
+    _check(method, ranking, flops, labeled, heads)
+    scale = ranking.scaled if scale is None else scale
     device = next(model.parameters()).device
     batches = [without_labels(batch, device) for batch in inputs]
     if not batches:
         raise ValueError("inputs is empty: give at least one batch of unlabeled inputs")
-    scale = ranking.scaled if scale is None else scale
 
     pruned = copy.deepcopy(model)
-    ffns = [units for units in find_units(pruned) if units.unit_type == "neurons"]
+    layers = find_layers(pruned)
+    ffns = of_type("neurons", layers)
     with recorded_states(pruned, ffns, limit=None if scale and not heads else 0) as states:
-        activations, length = activation_statistics(pruned, ffns, batches)
-    layers = _records(pruned, length, activations)
-    candidates = [layer for layer in layers if heads or layer.units.unit_type == "neurons"]
+        length = observe_activations(pruned, ffns, batches)
+    for layer in layers:
+        layer.operations = unit_operations(layer.units, length)
+    candidates = layers if heads else ffns
     left = budget(layers, flops, heads)
     if labeled is not None:
         for layer, gradients in zip(candidates, mask_gradients(model, labeled, heads), strict=True):
@@ -189,10 +176,8 @@ def prune_neurons(
     ranking.select(candidates, left, min_density)
     for layer in candidates:
         if not len(layer.kept):
-            raise ValueError(
-                f"{layer.units.name} would lose all its {layer.units.unit_type} at flops={flops!r}: "
-                "give min_density, say 0.01"
-            )
+            lost = f"{layer.units.name} would lose all its {layer.units.unit_type}"
+            raise ValueError(f"{lost} at flops={flops!r}: give min_density, say 0.01")
         layer.scales = layer.mask.to(layer.scales)
     if scale:
         fit_scales(pruned, layers, batches, ridge, states)
@@ -201,15 +186,16 @@ def prune_neurons(
     return NeuronPruning(pruned, layers, length)
 
 
-def _records(model: Any, length: float, activations: Sequence[dict[str, Tensor]]) -> list[Layer]:
-    numbers = {"heads": count(), "neurons": count()}
-    layers = [
-        Layer(units, next(numbers[units.unit_type]), unit_operations(units, length)) for units in find_units(model)
-    ]
-    for layer in layers:
-        if layer.units.unit_type == "neurons":
-            layer.activations = activations[layer.number]
-    return layers
+def _check(method: str | Ranking, ranking: Ranking, flops: float, labeled: Any, heads: bool) -> None:
+    name = method if isinstance(method, str) else type(method).__name__
+    if not 0.0 < flops <= 1.0:
+        raise ValueError(f"flops={flops!r}: the fraction of operations that stays must lie in (0, 1]")
+    if labeled is None and ranking.needs_labels:
+        raise ValueError(f"labeled=None: method={name!r} needs batches with labels")
+    if labeled is not None and not ranking.takes_labels:
+        raise ValueError(f"labeled: method={name!r} has no use for labels; {_which('takes_labels')} have")
+    if heads and not ranking.takes_heads:
+        raise ValueError(f"heads=True: method={name!r} scores neurons alone; {_which('takes_heads')} scores heads too")
 
 
 def _which(ability: str) -> str:

@@ -38,7 +38,8 @@ def r2_scores(
         max_iterations: stop there in any case.
 
     Returns:
-        Scores (N,) in W's dtype (at least float32), and the number of iterations. It needs memory for about six N x N matrices.
+        Scores (N,) in W's dtype (at least float32), and the number of iterations. Memory holds up to six N x N
+        matrices.
 
     Raises:
         ValueError: W not a matrix of at least 2 rows, NaN, or an argument outside its range.

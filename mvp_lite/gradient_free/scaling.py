@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby
 from typing import Any
@@ -18,8 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mvp_lite.gradient_free.forward import Batch, evaluating, real_tokens
-from mvp_lite.gradient_free.layer import Layer, scale_units
+from mvp_lite.gradient_free.forward import evaluating, real_tokens
+from mvp_lite.gradient_free.layer import Layer, of_type, scale_units
 from mvp_lite.structure.units import Units, find_units
 
 __all__ = ["fit_scales", "recorded_states", "solve_scales"]
@@ -65,49 +65,37 @@ def fit_scales(
             once more.
     """
     pruned = copy.deepcopy(model)
-    smaller = find_units(pruned)
-    for layer, units in zip(layers, smaller, strict=True):
+    pairs = list(zip(layers, find_units(pruned), strict=True))
+    for layer, units in pairs:
         units.select(layer.kept)
-    heads_pruned = any(layer.units.unit_type == "heads" and not bool(layer.mask.all()) for layer in layers)
-    fitted = [
-        (layer, units)
-        for layer, units in zip(layers, smaller, strict=True)
-        if heads_pruned or units.unit_type == "neurons"
-    ]
-    calls = _first_calls(model, model.get_submodule(smaller[0].block), batches)
+    heads_pruned = any(not bool(layer.mask.all()) for layer in of_type("heads", layers))
+    if not heads_pruned:
+        pairs = [(layer, units) for layer, units in pairs if units.unit_type == "neurons"]
+    inputs = _first_inputs(model, model.get_submodule(layers[0].units.block), batches)
     if heads_pruned or not recorded:
-        targets = _states_by_block(model, [layer.units for layer, _ in fitted], calls)
+        targets = _states_by_block(model, [layer.units for layer, _ in pairs], inputs)
     else:
         targets = iter(recorded)
-    hidden = [call.hidden for call in calls]  # what enters the present block of the pruned model, for each batch
-    for layer, units in fitted:
-        hidden = _fit_layer(pruned, layer, units, calls, hidden, next(targets), batches, ridge)
+    for layer, units in pairs:
+        inputs = _fit_layer(pruned, layer, units, inputs, next(targets), ridge)
 
 
 def _fit_layer(
-    pruned: Any,
-    layer: Layer,
-    units: Units,
-    calls: Sequence[_Call],
-    hidden: list[Tensor],
-    targets: Sequence[Tensor],
-    batches: Sequence[Batch],
-    ridge: float,
-) -> list[Tensor]:
-    """Scale one layer, in the record and in the pruned model; what enters the next layer's block, for each batch."""
+    pruned: Any, layer: Layer, units: Units, inputs: list[BlockInput], targets: Sequence[Tensor], ridge: float
+) -> list[BlockInput]:
+    """Fit one layer of the pruned model, for which `inputs` enter its block; what enters the next layer's block."""
     block, columns = pruned.get_submodule(units.block), units.columns
     dtype = torch.promote_types(columns.module.weight.dtype, torch.float32)
     W = columns.by_unit(columns.module.weight, len(layer.kept)).to(dtype)  # (n, size * d)
     WWt = W @ W.T
     AtA, Ate = torch.zeros_like(WWt), torch.zeros_like(WWt[0])
     neurons = units.unit_type == "neurons"
-    rest = []  # for each batch the hidden states behind the FFN but for what it adds, and its activations
+    rest = []  # for each batch the hidden states behind the FFN without what it adds, and its activations
     with evaluating(pruned) as handles:
         probe = Probe(pruned, units, handles)
-        for call, x, target, batch in zip(calls, hidden, targets, batches, strict=True):
-            call.run(block, x)
-            real = real_tokens(probe.total, batch)
-            H, error = probe.H[real].to(dtype), (target - probe.total)[real].to(dtype)
+        for x, target in zip(inputs, targets, strict=True):
+            x.run(block)
+            H, error = probe.H[x.real].to(dtype), (target - probe.total)[x.real].to(dtype)
             products = _products_of_neurons(H, W, WWt, error) if neurons else _products_of_heads(H, W, error)
             AtA += products[0]
             Ate += products[1]
@@ -117,9 +105,10 @@ def _fit_layer(
     layer.scales = layer.mask.to(m).masked_scatter(layer.mask, m)
     scale_units(columns, m)
     if not neurons:
-        return hidden
+        return inputs
     norm = nn.Identity() if _pre_norm(pruned) else _last_norm(block)  # the block again, from its FFN's second map on
-    return [norm(x + columns.module(H)) for x, H in rest]
+    outputs = [norm(residual + columns.module(H)) for residual, H in rest]
+    return [replace(x, hidden=output) for x, output in zip(inputs, outputs, strict=True)]
 
 
 def _products_of_neurons(H: Tensor, W: Tensor, WWt: Tensor, error: Tensor) -> tuple[Tensor, Tensor]:
@@ -187,23 +176,23 @@ def _hidden(output: Any) -> Tensor:
     return hidden
 
 
-def _states_by_block(model: Any, layers: Sequence[Units], calls: Sequence[_Call]) -> Iterator[list[Tensor]]:
+def _states_by_block(model: Any, layers: Sequence[Units], inputs: list[BlockInput]) -> Iterator[list[Tensor]]:
     """Run the dense model block by block: for each layer the hidden states behind it, (rows, tokens, d) a batch."""
-    hidden = [call.hidden for call in calls]
     for path, members in groupby(layers, key=lambda units: units.block):
-        states: list[list[Tensor]] = []
         with evaluating(model) as handles:
             probes = [Probe(model, units, handles) for units in members]
-            states = [[] for _ in probes]
-            for n, call in enumerate(calls):
-                hidden[n] = call.run(model.get_submodule(path), hidden[n])
+            states: list[list[Tensor]] = [[] for _ in probes]
+            outputs = []
+            for x in inputs:
+                outputs.append(x.run(model.get_submodule(path)))
                 for found, probe in zip(states, probes, strict=True):
                     found.append(probe.total)
+        inputs = [replace(x, hidden=output) for x, output in zip(inputs, outputs, strict=True)]
         yield from states
 
 
 @contextmanager
-def recorded_states(model: Any, ffns: Sequence[Units], limit: int | None = None) -> Iterator[list[list[Tensor]]]:
+def recorded_states(model: Any, ffns: Sequence[Layer], limit: int | None = None) -> Iterator[list[list[Tensor]]]:
     """Record the hidden states behind each FFN of every forward pass inside, (rows, tokens, d) a batch.
 
     D2 runs the dense model anyway, and a second run for the fit would take about 40 % more time in all. Where the
@@ -220,7 +209,7 @@ def recorded_states(model: Any, ffns: Sequence[Units], limit: int | None = None)
         else:
             states[n].append(total)
 
-    handles = [_hook_behind_ffn(model, ffn, partial(record, n)) for n, ffn in enumerate(ffns)]
+    handles = [_hook_behind_ffn(model, ffn.units, partial(record, n)) for n, ffn in enumerate(ffns)]
     try:
         yield states
     finally:
@@ -229,24 +218,28 @@ def recorded_states(model: Any, ffns: Sequence[Units], limit: int | None = None)
 
 
 @dataclass(frozen=True)
-class _Call:
-    """How a model calls its first block on a batch; the other blocks get the same masks and positions."""
+class BlockInput:
+    """What enters a block on one batch: hidden states (rows, tokens, d), and what all blocks get: masks, positions.
+
+    `real`: (rows, tokens) boolean, False at padding.
+    """
 
     hidden: Tensor
+    real: Tensor
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
 
-    def run(self, block: nn.Module, hidden: Tensor) -> Tensor:
-        return _hidden(block(hidden, *self.args, **self.kwargs))
+    def run(self, block: nn.Module) -> Tensor:
+        return _hidden(block(self.hidden, *self.args, **self.kwargs))
 
 
 class _Stop(Exception):
     """Ends a forward pass before its first block."""
 
 
-def _first_calls(model: Any, block: nn.Module, batches: Sequence[dict[str, Tensor]]) -> list[_Call]:
-    """How the first block is called on each batch, without caches; no block is computed."""
-    calls: list[_Call] = []
+def _first_inputs(model: Any, block: nn.Module, batches: Sequence[dict[str, Tensor]]) -> list[BlockInput]:
+    """What enters the first block on each batch, without caches; no block is computed."""
+    found: list[BlockInput] = []
 
     def no_cache(value: Any) -> Any:
         return None if "Cache" in type(value).__name__ else value
@@ -254,7 +247,7 @@ def _first_calls(model: Any, block: nn.Module, batches: Sequence[dict[str, Tenso
     def catch(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         hidden, *others = [kwargs.pop("hidden_states")] if "hidden_states" in kwargs else args
         names = {name: no_cache(value) for name, value in kwargs.items()}
-        calls.append(_Call(hidden, tuple(no_cache(value) for value in others), names))
+        found.append(BlockInput(hidden, real_tokens(hidden, batch), tuple(map(no_cache, others)), names))
         raise _Stop
 
     with evaluating(model) as handles:
@@ -262,4 +255,4 @@ def _first_calls(model: Any, block: nn.Module, batches: Sequence[dict[str, Tenso
         for batch in batches:
             with suppress(_Stop):
                 model(**batch)
-    return calls
+    return found
