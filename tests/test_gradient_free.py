@@ -251,6 +251,9 @@ def test_a_budget_is_kept(family, method):
     left = operations(small, pruned.length)
     assert (left["heads"] + left["neurons"]) / total == pytest.approx(pruned.flops)
     assert all(bool((scale != 0).eq(mask).all()) for scale, mask in zip(pruned.scales, pruned.masks, strict=True))
+    for units, mask in zip(ffns(pruned.model), pruned.masks, strict=True):
+        for part in units.parts:
+            assert torch.equal(part.by_unit(part.module.weight, units.count).ne(0).any(dim=1), mask)
     if method != "kcm":
         assert all(bool((scale[mask] == 1).all()) for scale, mask in zip(pruned.scales, pruned.masks, strict=True))
     for scores, mask in zip(pruned.scores, pruned.masks, strict=True):

@@ -262,6 +262,23 @@ def test_fisher_keeps_its_budget_and_can_be_shrunk(family, heads):
         assert bool((scale != 0).eq(mask).all())
 
 
+def test_fisher_is_search_then_rearrangement_in_each_layer():
+    model = make("bert")
+    batches = [{name: value[i : i + 1] for name, value in labeled(model).items()} for i in range(2)]
+    pruned = prune_neurons(model, [inputs(model)], 0.8, "fisher", labeled=batches, heads=True, min_density=0.1)
+    g = mask_gradients(model, batches, heads=True)
+    costs = operations(model, pruned.length)
+    importance = [fisher_importance(x) for x in g]
+    budget = 0.8 * (costs["heads"] + costs["neurons"])
+    found = search(importance[1::2], costs["per_neuron"][0], budget, importance[::2], costs["per_head"][0], 0.1)
+    changed = 0
+    for masks, expected, layers in zip((pruned.masks, pruned.heads), found, (g[1::2], g[::2]), strict=True):
+        for mask, searched, x in zip(masks, expected, layers, strict=True):
+            assert torch.equal(mask, rearrange(searched, x))
+            changed += not torch.equal(mask, searched)
+    assert changed
+
+
 def test_fisher_prunes_heads_where_they_matter_least():
     model = make("bert")
     units = find_units(model)
