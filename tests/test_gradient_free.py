@@ -396,7 +396,7 @@ def test_d2_is_normalized_within_a_layer():
     assert list(expected) == list(NORMALIZATIONS)
     for name, values in expected.items():
         torch.testing.assert_close(NORMALIZATIONS[name](x), values)
-        assert bool(NORMALIZATIONS[name](torch.full((3,), 2.0)).isfinite().all())  # no spread to divide by
+        assert bool(NORMALIZATIONS[name](torch.full((3,), 2.0)).isfinite().all())  # all equal: a division by 0
     model = make("bert")
     r2, d2, found = (
         prune_neurons(model, [inputs(model)], 0.8, method, normalization="zscore").scores
@@ -448,5 +448,5 @@ def test_options_that_no_method_has_are_refused_and_others_methods_ignored():
     given = {"flops": 0.8, "min_density": 0.1}
     a, b = (prune_neurons(model, [inputs(model)], method="d2", **given, **extra) for extra in ({}, {"sigma": 9.0}))
     assert all(torch.equal(x, y) for x, y in zip(a.masks, b.masks, strict=True))
-    with pytest.raises(TypeError, match="labelled: no method has this option; there are alpha, half, normalization"):
-        prune_neurons(model, [inputs(model)], 0.8, labelled=[inputs(model)])
+    with pytest.raises(TypeError, match="width: no method has this option; there are alpha, half, normalization"):
+        prune_neurons(model, [inputs(model)], 0.8, width=2.0)

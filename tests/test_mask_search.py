@@ -18,7 +18,7 @@ CHAT = ("gpt2", "llama", "mistral", "qwen2")
 
 
 def labeled(model, seed=0):
-    """The batch of `inputs` with labels of the model's kind."""
+    """The batch of `inputs` with labels of the model's type."""
     batch = inputs(model)
     if model.config.model_type in CHAT:
         return batch | {"labels": batch["input_ids"]}

@@ -35,7 +35,7 @@ def without_labels(batch: Batch, device: torch.device) -> dict[str, Tensor]:
 
 
 def real_tokens(hidden: Tensor, batch: Batch) -> Tensor:
-    """(rows, tokens) boolean, False at padding, for hidden states (rows, tokens, ...) of a batch."""
+    """Where hidden states (batch, tokens, ...) are not padding, by `attention_mask`: (batch, tokens) boolean."""
     mask = batch.get("attention_mask")
     if mask is None or mask.shape != hidden.shape[:2]:
         return torch.ones(hidden.shape[:2], dtype=torch.bool, device=hidden.device)

@@ -1,6 +1,6 @@
 """The methods: how each scores a layer's units, and how it selects those that stay.
 
-A method of your own is a subclass of `Ranking` with a `score`; `prune_neurons(model, inputs, method=Yours())` takes it.
+A method of your own is a subclass of `Ranking` with its own `score`: `prune_neurons(model, inputs, method=Yours())`.
 """
 
 from __future__ import annotations
@@ -38,8 +38,11 @@ __all__ = [
 class Ranking:
     """Scores the units of each layer; the best of all layers in one pool stay.
 
-    `scaled`: are the units that stay scaled by default? `takes_labels`, `needs_labels`: may, must it get gradients?
-    `takes_heads`: can it choose attention heads too?
+    Attributes:
+        scaled: the units that stay are scaled by default.
+        takes_labels: it has a use for labels, that is, for `Layer.gradients`.
+        needs_labels: it cannot do without.
+        takes_heads: it chooses attention heads too.
     """
 
     scaled: ClassVar[bool] = False

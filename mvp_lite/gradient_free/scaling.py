@@ -129,8 +129,8 @@ def _products_of_heads(H: Tensor, W: Tensor, error: Tensor) -> tuple[Tensor, Ten
 class Probe:
     """Notes what passes one layer whenever its block runs.
 
-    H: (rows, tokens, n * size), what enters the layer's outgoing map; out: (rows, tokens, d), what leaves it; total:
-    (rows, tokens, d), the hidden states behind the layer, which are `out` and its residual.
+    H: (batch, tokens, n * size), what enters the layer's outgoing map; out: (batch, tokens, d), what leaves it; total:
+    (batch, tokens, d), the hidden states behind the layer, which are `out` and its residual.
     """
 
     H: Tensor
@@ -177,7 +177,7 @@ def _hidden(output: Any) -> Tensor:
 
 
 def _states_by_block(model: Any, layers: Sequence[Units], inputs: list[BlockInput]) -> Iterator[list[Tensor]]:
-    """Run the dense model block by block: for each layer the hidden states behind it, (rows, tokens, d) a batch."""
+    """Run the dense model block by block: behind each layer the hidden states (batch, tokens, d) of each batch."""
     for path, members in groupby(layers, key=lambda units: units.block):
         with evaluating(model) as handles:
             probes = [Probe(model, units, handles) for units in members]
@@ -193,9 +193,9 @@ def _states_by_block(model: Any, layers: Sequence[Units], inputs: list[BlockInpu
 
 @contextmanager
 def recorded_states(model: Any, ffns: Sequence[Layer], limit: int | None = None) -> Iterator[list[list[Tensor]]]:
-    """Record the hidden states behind each FFN of every forward pass inside, (rows, tokens, d) a batch.
+    """Record the hidden states (batch, tokens, d) behind each FFN in every forward pass inside.
 
-    D2 runs the dense model anyway, and a second run for the fit would take about 40 % more time in all. Where the
+    D2 runs the dense model anyway, and a second run for the fit would take a third more time in all. Where the
     states take more than `limit` bytes (None: `LIMIT`) none are kept.
     """
     left = LIMIT if limit is None else limit
@@ -219,9 +219,9 @@ def recorded_states(model: Any, ffns: Sequence[Layer], limit: int | None = None)
 
 @dataclass(frozen=True)
 class BlockInput:
-    """What enters a block on one batch: hidden states (rows, tokens, d), and what all blocks get: masks, positions.
+    """What enters a block on one batch: hidden states (batch, tokens, d), and what all blocks get: masks, positions.
 
-    `real`: (rows, tokens) boolean, False at padding.
+    `real`, (batch, tokens) boolean, is False at padding.
     """
 
     hidden: Tensor
