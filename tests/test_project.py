@@ -19,8 +19,8 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 # A file imports only from files above it.
 ORDER = """
 paths masks scores schedule layers feedback structure.units pruner groups distill train structure.shrinking structure
-gradient_free.forward gradient_free.layer gradient_free.costs gradient_free.r2 gradient_free.d2 gradient_free.mask_search
-gradient_free.scaling gradient_free.methods gradient_free.pruning gradient_free
+gradient_free.forward gradient_free.layer gradient_free.costs gradient_free.r2 gradient_free.d2
+gradient_free.mask_search gradient_free.scaling gradient_free.methods gradient_free.pruning gradient_free
 tasks.toy tasks.spans tasks.task tasks models
 experiments.grid experiments.structured experiments.unlabeled experiments.sizes experiments
 course.anatomy
