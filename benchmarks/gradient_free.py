@@ -1,4 +1,4 @@
-"""What pruning without labels costs on a model of BERT-base's size: KCM, whole and in parts, on two thousand sequences.
+"""What pruning without labels costs on a model of BERT-base's size: KCM and each of its steps, on 2,000 sequences.
 
 `make bench` writes `benchmarks/gradient_free.json`: seconds and peak memory, on random weights; the time depends on
 shapes and on the number of R2's iterations alone.
@@ -17,8 +17,7 @@ import torch
 from run import about
 from transformers import BertConfig, BertForSequenceClassification
 
-from mvp_lite.gradient_free import prune_neurons, r2_scores
-from mvp_lite.gradient_free import pruning as gradient_free
+from mvp_lite.gradient_free import kcm, methods, pruning, r2_scores
 from mvp_lite.structure.units import find_units
 
 HERE = Path(__file__).resolve().parent
@@ -38,7 +37,7 @@ def batches(sequences: int, size: int) -> list[dict[str, torch.Tensor]]:
 
 
 def peak_mb() -> float:
-    """Largest resident memory since the last call, where the kernel tells it (Linux)."""
+    """Largest resident memory since the last call, where the kernel reports it (Linux)."""
     status = Path("/proc/self/status")
     if not status.exists():
         return float("nan")
@@ -94,11 +93,14 @@ def main() -> None:
         return call
 
     rows: dict[str, list[dict[str, float]]] = {}
-    parts = {"r2_scores": "R2, all blocks", "_activations": "statistics for D2, dense streams", "_fit": "scales"}
-    for function, name in parts.items():
-        setattr(gradient_free, function, timed(name, getattr(gradient_free, function)))
+    for module, function, name in (
+        (methods, "r2_scores", "R2, all blocks"),
+        (pruning, "observe_activations", "statistics for D2, dense hidden states"),
+        (pruning, "fit_scales", "scales"),
+    ):
+        setattr(module, function, timed(name, getattr(module, function)))
     clock, processor = time.perf_counter(), time.process_time()
-    pruned = prune_neurons(model, inputs, args.flops)
+    pruned = kcm(model, inputs, args.flops)
     clock, processor = time.perf_counter() - clock, time.process_time() - processor
     matrix_mb = round(4 * ffns[0].count ** 2 / 2**20, 1)
     results[f"KCM, {args.flops:g} of the operations"] = {

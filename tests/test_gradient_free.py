@@ -10,10 +10,25 @@ from test_shrink import COMMON, inputs, make, output
 from torch.utils.flop_counter import FlopCounterMode
 
 import mvp_lite as mvp
-from mvp_lite.gradient_free import METHODS, d2_scores, operations, prune_neurons, r2_scores, solve_scales
-from mvp_lite.gradient_free import pruning as gradient_free
+from mvp_lite.gradient_free import (
+    METHODS,
+    Ranking,
+    d2_scores,
+    kcm,
+    operations,
+    prune_neurons,
+    r2_scores,
+    scaling,
+    solve_scales,
+)
+from mvp_lite.gradient_free.d2 import NORMALIZATIONS
+from mvp_lite.gradient_free.forward import real_tokens
+from mvp_lite.gradient_free.layer import find_layers, of_type
 from mvp_lite.structure.shrinking import sizes
 from mvp_lite.structure.units import FAMILIES, find_units
+
+#: the fit's tolerance
+CLOSE = {"rtol": 1e-5, "atol": 1e-6}
 
 
 def rows(n, d, seed=0):
@@ -22,6 +37,49 @@ def rows(n, d, seed=0):
 
 def ffns(model):
     return [units for units in find_units(model) if units.unit_type == "neurons"]
+
+
+def passing(model):
+    """Of each layer of `find_units`, in one forward pass: H enters its outgoing map, `total` is the sum behind it."""
+    model = copy.deepcopy(model)
+    layers = find_units(model)
+    seen = [{} for _ in layers]
+    for units, found in zip(layers, seen, strict=True):
+
+        def first(module, args, found=found):
+            found["x"] = args[0]
+
+        def outgoing(module, args, out, found=found):
+            found["H"], found["out"] = args[0], out
+
+        def block(module, args, kwargs, out, found=found):
+            found["before"] = args[0] if args else kwargs["hidden_states"]
+            found["after"] = out[0] if isinstance(out, tuple) else out
+
+        units.rows[0].module.register_forward_pre_hook(first)
+        units.columns.module.register_forward_hook(outgoing)
+        model.get_submodule(units.block).register_forward_hook(block, with_kwargs=True)
+    output(model)
+    for units, found in zip(layers, seen, strict=True):
+        if units.unit_type == "heads":
+            found["total"] = found["before"] + found["out"]
+        elif model.config.model_type in ("gpt2", "vit", "llama", "mistral", "qwen2"):
+            found["total"] = found["after"]
+        else:
+            found["total"] = found["x"] + found["out"]
+    return seen
+
+
+def best_scales(model, pruned, n):
+    """Least squares over what each unit of layer n that stays adds, residual included, by brute force."""
+    layer, units = pruned.layers[n], find_units(model)[n]
+    dense, small = passing(model)[n], passing(pruned.model)[n]
+    real = real_tokens(small["H"], inputs(model))
+    H = small["H"][real].view(int(real.sum()), units.count, -1)  # (tokens, n, size)
+    W = units.columns.by_unit(units.columns.module.weight.detach(), units.count).view(units.count, H.shape[2], -1)
+    added = torch.einsum("tns,nsd->ntd", H, W).reshape(units.count, -1)
+    missing = (dense["total"] - small["total"])[real].reshape(-1) + layer.scales.double() @ added
+    return torch.linalg.lstsq(added[layer.mask].T, missing).solution
 
 
 def slow_r2(W, sigma, alpha, stop, half):
@@ -47,18 +105,9 @@ def test_r2_is_the_algorithm(stop, half):
     for sigma in (0.7, 2.0):
         W = rows(7, 3)
         found, steps = r2_scores(W, sigma=sigma, stop=stop, half=half, alpha=0.02)
-        wanted, slow_steps = slow_r2(W, sigma, 0.02, stop, half)
+        expected, slow_steps = slow_r2(W, sigma, 0.02, stop, half)
         assert steps == slow_steps
-        torch.testing.assert_close(found, wanted, rtol=1e-11, atol=1e-13)
-
-
-def test_r2_does_not_depend_on_the_blocks_it_is_computed_in():
-    W = rows(50, 8)
-    whole, steps = r2_scores(W, block=50)
-    for block in (1, 7, 512):
-        found, same = r2_scores(W, block=block)
-        assert same == steps
-        torch.testing.assert_close(found, whole, rtol=1e-12, atol=0)
+        torch.testing.assert_close(found, expected, rtol=1e-11, atol=1e-13)
 
 
 def test_the_printed_rule_ends_after_one_step():
@@ -161,54 +210,26 @@ def test_scales_are_least_squares():
 
 @pytest.mark.parametrize("family", ["bert", "gpt2", "llama"])
 def test_the_first_layers_scales_are_the_best_there_are(family):
-    """In block 0 both models see the same input: brute force over the neurons' contributions, built one by one."""
+    """In block 0 both models see the same input, so that the sum of all neurons is what those that stay rebuild."""
     model = make(family)
     pruned = prune_neurons(model, [inputs(model)], flops=0.8, method="random", scale=True, ridge=1e-9)
-    units = ffns(model)[0]
-    seen = {}
-    units.columns.module.register_forward_pre_hook(lambda module, args: seen.setdefault("H", args[0]))
-    output(model)
-    real = gradient_free._real(seen["H"], inputs(model))
-    H = seen["H"][real]
+    seen = passing(model)[1]
+    units, mask = ffns(model)[0], pruned.masks[0]
+    H = seen["H"][real_tokens(seen["H"], inputs(model))]
     W = units.columns.by_unit(units.columns.module.weight.detach(), units.count)
-    mask = pruned.masks[0]
     A = torch.stack([torch.outer(H[:, i], W[i]).reshape(-1) for i in mask.nonzero()[:, 0]], dim=1)
-    wanted = torch.linalg.lstsq(A, (H @ W).reshape(-1)).solution
-    torch.testing.assert_close(pruned.scales[0][mask].double(), wanted, rtol=2e-3, atol=2e-3)
+    expected = torch.linalg.lstsq(A, (H @ W).reshape(-1)).solution
+    torch.testing.assert_close(pruned.scales[0][mask].double(), expected, **CLOSE)
 
 
-@pytest.mark.parametrize("family", ["bert", "distilbert", "gpt2", "llama"])
-def test_every_layers_scales_take_in_those_before(family):
-    """In each block the cut model brings the stream that the scaled blocks before it have left."""
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_layers_scales_account_for_those_before(family):
+    """In each block the pruned model brings the hidden states that the scaled blocks before it have left."""
     model = make(family)
     pruned = prune_neurons(model, [inputs(model)], flops=0.8, method="random", scale=True, ridge=1e-9)
-    streams = []
-    for one in (model, pruned.model):
-        seen = {}
-        for n, units in enumerate(ffns(one)):
-            first, second = units.rows[0].module, units.columns.module
-            first.register_forward_pre_hook(lambda module, args, n=n, seen=seen: seen.update({("x", n): args[0]}))
-            second.register_forward_hook(
-                lambda module, args, out, n=n, seen=seen: seen.update({("H", n): args[0], ("out", n): out})
-            )
-            one.get_submodule(units.block).register_forward_hook(
-                lambda module, args, out, n=n, seen=seen: seen.update(
-                    {("sum", n): gradient_free._hidden(out)}  # of a block that normalises first
-                    if family in ("gpt2", "llama")
-                    else {("sum", n): seen["x", n] + seen["out", n]}
-                )
-            )
-        output(one)
-        streams.append(seen)
-    dense, cut = streams
-    real = inputs(model)["attention_mask"].bool()
-    for n, units in enumerate(ffns(model)):
-        W = units.columns.by_unit(units.columns.module.weight.detach(), units.count)
-        mask, H = pruned.masks[n], cut["H", n][real]
-        b = (dense["sum", n] - cut["sum", n])[real] + H @ (W * pruned.scales[n][:, None])
-        A = torch.stack([torch.outer(H[:, i], W[i]).reshape(-1) for i in mask.nonzero()[:, 0]], dim=1)
-        wanted = torch.linalg.lstsq(A, b.reshape(-1)).solution
-        torch.testing.assert_close(pruned.scales[n][mask].double(), wanted, rtol=5e-3, atol=5e-3)
+    for n, layer in enumerate(pruned.layers):
+        if layer.units.unit_type == "neurons":
+            torch.testing.assert_close(layer.scales[layer.mask].double(), best_scales(model, pruned, n), **CLOSE)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -228,6 +249,9 @@ def test_a_budget_is_kept(family, method):
     left = operations(small, pruned.length)
     assert (left["heads"] + left["neurons"]) / total == pytest.approx(pruned.flops)
     assert all(bool((scale != 0).eq(mask).all()) for scale, mask in zip(pruned.scales, pruned.masks, strict=True))
+    for units, mask in zip(ffns(pruned.model), pruned.masks, strict=True):
+        for part in units.parts:
+            assert torch.equal(part.by_unit(part.module.weight, units.count).ne(0).any(dim=1), mask)
     if method != "kcm":
         assert all(bool((scale[mask] == 1).all()) for scale, mask in zip(pruned.scales, pruned.masks, strict=True))
     for scores, mask in zip(pruned.scores, pruned.masks, strict=True):
@@ -242,20 +266,20 @@ def test_nothing_pruned_nothing_changed():
 
 
 def test_scaling_helps_on_a_trained_model(device):
-    """The stream of the toy's dense model, half of whose neurons are taken at random, is met better with scales."""
+    """With scales the toy, half of its neurons pruned at random, comes closer to its dense hidden states."""
     task = mvp.load_task("toy/inference", limit=400)
     dense = mvp.fine_prune(
         mvp.load_model("toy", task), task, "dense", steps=20, batch_size=16, lr=3e-4, progress=False
     ).model.eval()
     encoded = task.encode(mvp.tokenizer_for(dense))
     batches = list(encoded.batches("train", 64, seed=0, steps=3, device=device))
-    fresh = next(encoded.batches("validation", 128, seed=1, device=device))
+    unseen = next(encoded.batches("validation", 128, seed=1, device=device))
     distances = []
     for scale in (False, True):
         pruned = prune_neurons(dense, batches, flops=0.7, method="random", scale=scale).model.eval()
         with torch.no_grad():
-            hidden = [m.bert(fresh["input_ids"], fresh["attention_mask"])[0] for m in (dense, pruned)]
-        distances.append(float((hidden[0] - hidden[1])[fresh["attention_mask"].bool()].norm()))
+            hidden = [m.bert(unseen["input_ids"], unseen["attention_mask"])[0] for m in (dense, pruned)]
+        distances.append(float((hidden[0] - hidden[1])[unseen["attention_mask"].bool()].norm()))
     assert distances[1] < 0.9 * distances[0]
 
 
@@ -279,7 +303,8 @@ def test_modes_hooks_and_labels_are_left_alone():
         ({"flops": 0.0}, r"flops=0\.0"),
         ({"flops": 1.2}, r"flops=1\.2"),
         ({"method": "kmc"}, "method='kmc': one of kcm"),
-        ({"normalisation": "rank"}, "normalisation='rank'"),
+        ({"normalization": "rank"}, "normalization='rank': one of minmax, max, zscore, none"),
+        ({"statistic": "median"}, "statistic='median': one of mean, abs, rms"),
         ({"stop": "soon"}, "stop='soon'"),
         ({"min_density": 0.9}, r"min_density=0\.9"),
     ],
@@ -307,11 +332,109 @@ def test_unknown_families_are_refused():
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_dense_streams_kept_or_computed_again_give_the_same_scales(family, monkeypatch):
+def test_dense_hidden_states_recorded_or_computed_again_give_the_same_scales(family, monkeypatch):
     model = make(family)
     found = []
-    for room in (2**30, 2500, 0):  # all fit; too small for all of them; none asked for
-        monkeypatch.setattr(gradient_free, "_ROOM", room)
+    for limit in (2**30, 2500, 0):  # all fit; too little for all of them; nothing is recorded
+        monkeypatch.setattr(scaling, "LIMIT", limit)
         found.append(prune_neurons(model, [inputs(model)], flops=0.8, method="random", scale=True).scales)
     for other in found[1:]:
-        assert all(torch.equal(a, b) for a, b in zip(found[0], other, strict=True))
+        for a, b in zip(found[0], other, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("family", ["bert", "gpt2"])
+def test_recorded_states_are_those_behind_each_ffn_up_to_a_limit(family):
+    model = make(family)
+    expected = [seen["total"] for seen in passing(model)[1::2]]
+    size = expected[0].nbytes
+    for limit, complete in ((3 * size, True), (3 * size - 1, False), (0, False)):
+        with scaling.recorded_states(model, of_type("neurons", find_layers(model)), limit) as states:
+            output(model)
+        assert bool(states) == complete
+        for (found,), total in zip(states, expected, strict=complete):
+            torch.testing.assert_close(found, total)
+        assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+
+
+def test_kcm_is_r2_times_normalized_d2_the_best_of_all_layers_then_scaled():
+    model = make("bert")
+    d2 = d2_scores(model, [inputs(model)])
+    scores = []
+    for units, mean in zip(ffns(model), d2, strict=True):
+        r2, _ = r2_scores(units.columns.module.weight.T)
+        scores.append(r2 * (mean - mean.min()) / (mean.max() - mean.min()))
+    pruned = kcm(model, [inputs(model)], 0.8)
+    for found, expected in zip(pruned.scores, scores, strict=True):
+        torch.testing.assert_close(found, expected)
+    k = sum(pruned.report["kept"])
+    lowest = torch.cat(scores).topk(k).values.min()
+    assert all(torch.equal(mask, score >= lowest) for mask, score in zip(pruned.masks, scores, strict=True))
+    same, plain = prune_neurons(model, [inputs(model)], 0.8), prune_neurons(model, [inputs(model)], 0.8, "r2d2")
+    for a, b, mask in zip(pruned.scales, same.scales, plain.masks, strict=True):
+        torch.testing.assert_close(a, b)
+        assert torch.equal(a != 0, mask)
+    assert any(bool((scale[mask] != 1).all()) for scale, mask in zip(pruned.scales, pruned.masks, strict=True))
+
+
+def test_d2_is_normalized_within_a_layer():
+    x = torch.tensor([-1.0, 0.5, 2.0, 6.5], dtype=torch.float64)
+    deviation = math.sqrt(sum((v - 2.0) ** 2 for v in x.tolist()) / 3)  # with n - 1
+    expected = {"minmax": (x + 1) / 7.5, "max": x / 6.5, "zscore": (x - 2.0) / deviation, "none": x}
+    assert list(expected) == list(NORMALIZATIONS)
+    for name, values in expected.items():
+        torch.testing.assert_close(NORMALIZATIONS[name](x), values)
+        assert bool(NORMALIZATIONS[name](torch.full((3,), 2.0)).isfinite().all())  # all equal: a division by 0
+    model = make("bert")
+    r2, d2, found = (
+        prune_neurons(model, [inputs(model)], 0.8, method, normalization="zscore").scores
+        for method in ("r2", "d2", "kcm")
+    )
+    for a, b, c in zip(r2, d2, found, strict=True):
+        torch.testing.assert_close(c, a * (b - b.mean()) / b.var(correction=1).sqrt())
+
+
+def test_output_magnitude_is_the_mean_norm_of_what_a_neuron_adds():
+    model = make("bert")
+    batch = inputs(model)
+    found = prune_neurons(model, [batch], 0.8, "output_magnitude").scores
+    for units, seen, scores in zip(ffns(model), passing(model)[1::2], found, strict=True):
+        H, W = seen["H"][batch["attention_mask"].bool()], units.columns.module.weight
+        added = torch.stack([torch.outer(H[:, i], W[:, i]).norm(dim=1).mean() for i in range(units.count)])
+        torch.testing.assert_close(scores, added)
+        assert float((H.mean(0).abs() - H.abs().mean(0)).abs().max()) > 0.01  # signs matter here
+
+
+def test_random_scores_differ_from_layer_to_layer_and_by_seed():
+    model = make("bert")
+    first, again, other = (
+        prune_neurons(model, [inputs(model)], 0.8, "random", min_density=0.1, seed=seed).scores for seed in (0, 0, 1)
+    )
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+    every = [*first, *other]
+    assert all(not torch.equal(a, b) for n, a in enumerate(every) for b in every[:n])
+
+
+def test_a_ranking_of_ones_own():
+    class First(Ranking):
+        def score(self, layer):
+            return torch.arange(layer.units.count, 0, -1) - layer.number
+
+    model = make("bert")
+    pruned = prune_neurons(model, [inputs(model)], 0.8, First())
+    kept = pruned.report["kept"].tolist()
+    assert kept[0] > kept[1] > kept[2] > 0 and all(mask[:k].all() for mask, k in zip(pruned.masks, kept, strict=True))
+    assert all(torch.equal(scale, mask.float()) for scale, mask in zip(pruned.scales, pruned.masks, strict=True))
+    with pytest.raises(ValueError, match="labeled: method='First' has no use for labels"):
+        prune_neurons(model, [inputs(model)], 0.8, First(), labeled=[inputs(model)])
+    with pytest.raises(TypeError, match="sigma: an instance of First has its options already"):
+        prune_neurons(model, [inputs(model)], 0.8, First(), sigma=2.0)
+
+
+def test_options_that_no_method_has_are_refused_and_others_methods_ignored():
+    model = make("bert")
+    given = {"flops": 0.8, "min_density": 0.1}
+    a, b = (prune_neurons(model, [inputs(model)], method="d2", **given, **extra) for extra in ({}, {"sigma": 9.0}))
+    assert all(torch.equal(x, y) for x, y in zip(a.masks, b.masks, strict=True))
+    with pytest.raises(TypeError, match="width: no method has this option; there are alpha, half, normalization"):
+        prune_neurons(model, [inputs(model)], 0.8, width=2.0)
