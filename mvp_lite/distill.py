@@ -15,10 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mvp_lite.forward import without_labels
+
 __all__ = ["Teacher", "distillation_loss"]
 
 _HEADS = ("logits", "start_logits", "end_logits")
-_TARGETS = ("labels", "start_positions", "end_positions")
 
 
 def distillation_loss(student: Tensor, teacher: Tensor, temperature: float = 2.0) -> Tensor:
@@ -85,7 +86,7 @@ class Teacher:
         """
         self.model.eval()
         with torch.no_grad():
-            taught = self.model(**{name: value for name, value in batch.items() if name not in _TARGETS})
+            taught = self.model(**without_labels(batch))
         terms = [distillation_loss(outputs[h], taught[h], self.temperature) for h in _HEADS if h in outputs]
         mixed: Tensor = self.alpha_ce * outputs.loss + self.alpha_kd * torch.stack(terms).mean()
         return mixed

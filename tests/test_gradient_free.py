@@ -21,8 +21,8 @@ from mvp_lite.gradient_free import (
     scaling,
     solve_scales,
 )
+from mvp_lite.gradient_free.batches import real_tokens
 from mvp_lite.gradient_free.d2 import NORMALIZATIONS
-from mvp_lite.gradient_free.forward import real_tokens
 from mvp_lite.gradient_free.layer import find_layers, of_type
 from mvp_lite.structure.shrinking import sizes
 from mvp_lite.structure.units import FAMILIES, find_units

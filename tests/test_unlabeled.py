@@ -3,7 +3,7 @@
 import inspect
 import json
 import math
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import pandas as pd
 import pytest
@@ -22,7 +22,7 @@ from mvp_lite.experiments.unlabeled import (
     run_study,
     sample,
 )
-from mvp_lite.gradient_free import prune_neurons
+from mvp_lite.gradient_free import METHODS, prune_neurons
 from mvp_lite.paths import data_path
 from mvp_lite.structure.shrinking import shrink
 from mvp_lite.tasks.task import load_task
@@ -148,10 +148,11 @@ def test_an_option_is_read_in_both_spellings_and_recorded_in_one(study):
 
 
 def test_every_recorded_option_is_one_of_prune_neurons(recorded):
-    arguments = inspect.signature(prune_neurons).parameters
+    arguments = set(inspect.signature(prune_neurons).parameters)
+    arguments |= {field.name for ranking in METHODS.values() for field in fields(ranking)}
     seen = set(recorded["options"].dropna()) - {"heads=True"}
-    assert len(seen) > 8 and all(parse_options(text).keys() <= arguments.keys() for text in seen)
-    assert all(parse_method(method).keys() <= arguments.keys() for method in ("kcm+labels", "fisher+heads", "r2+scale"))
+    assert len(seen) > 8 and all(parse_options(text).keys() <= arguments for text in seen)
+    assert all(parse_method(method).keys() <= arguments for method in ("kcm+labels", "fisher+heads", "r2+scale"))
 
 
 @pytest.mark.parametrize(

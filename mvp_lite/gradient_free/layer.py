@@ -79,5 +79,4 @@ def of_type(unit_type: str, layers: Iterable[Layer]) -> list[Layer]:
 def scale_units(part: Slices, scales: Tensor) -> None:
     """Multiply each unit's rows (or columns) of one matrix by its entry of `scales` (n,), in place."""
     W = part.module.weight.data
-    along = scales.to(W).repeat_interleave(part.size).repeat(part.parts)
-    W *= along[:, None] if part.dim == 0 else along
+    W *= part.along_weight(scales.to(W))

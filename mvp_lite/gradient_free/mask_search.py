@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mvp_lite.gradient_free.forward import evaluating
+from mvp_lite.forward import evaluating
 from mvp_lite.masks import top_v
 from mvp_lite.structure.units import Slices, find_units
 

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from mvp_lite.gradient_free.batches import Batch, model_inputs
 from mvp_lite.gradient_free.costs import budget, total_operations, unit_operations
 from mvp_lite.gradient_free.d2 import observe_activations
-from mvp_lite.gradient_free.forward import Batch, without_labels
 from mvp_lite.gradient_free.layer import Layer, find_layers, of_type
 from mvp_lite.gradient_free.mask_search import mask_gradients
 from mvp_lite.gradient_free.methods import METHODS, Ranking, make_ranking
@@ -154,7 +154,7 @@ def prune_neurons(
     _check(method, ranking, flops, labeled, heads)
     scale = ranking.scaled if scale is None else scale
     device = next(model.parameters()).device
-    batches = [without_labels(batch, device) for batch in inputs]
+    batches = [model_inputs(batch, device) for batch in inputs]
     if not batches:
         raise ValueError("inputs is empty: give at least one batch of unlabeled inputs")
 

@@ -18,7 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mvp_lite.gradient_free.forward import evaluating, real_tokens
+from mvp_lite.forward import evaluating
+from mvp_lite.gradient_free.batches import real_tokens
 from mvp_lite.gradient_free.layer import Layer, of_type, scale_units
 from mvp_lite.structure.units import Units, find_units
 

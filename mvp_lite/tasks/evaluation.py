@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from mvp_lite.forward import evaluating
 from mvp_lite.tasks.encoding import EncodedSplit, sorted_by_length
 from mvp_lite.tasks.reading import Columns
 from mvp_lite.tasks.spans import best_spans, squad_scores
@@ -35,26 +36,20 @@ def predict(
 
     n = 1: the class or the number; n = 4 for a span task, see `best_spans`. Modes of the modules are restored.
     """
-    modes = [(module, module.training) for module in model.modules()]
     order = list(sorted_by_length(split.lengths, batch_size))
     losses, outputs = [], []
-    model.eval()
-    try:
-        with torch.no_grad():
-            for index in order:
-                batch = split.batch(index, device)
-                result = model(**batch)
-                losses.append(result.loss.double() * len(index))
-                if split.spans is not None:
-                    width = batch["input_ids"].shape[1]
-                    inside = torch.from_numpy(split.padded(split.spans[:, 0], index, width, -1) >= 0).to(device)
-                    outputs.append(best_spans(result.start_logits.float(), result.end_logits.float(), inside))
-                else:
-                    logits: Tensor = result.logits
-                    outputs.append(logits if task_type == "regression" else logits.argmax(-1, keepdim=True))
-    finally:
-        for module, mode in modes:
-            module.training = mode
+    with evaluating(model), torch.no_grad():
+        for index in order:
+            batch = split.batch(index, device)
+            result = model(**batch)
+            losses.append(result.loss.double() * len(index))
+            if split.spans is not None:
+                width = batch["input_ids"].shape[1]
+                inside = torch.from_numpy(split.padded(split.spans[:, 0], index, width, -1) >= 0).to(device)
+                outputs.append(best_spans(result.start_logits.float(), result.end_logits.float(), inside))
+            else:
+                logits: Tensor = result.logits
+                outputs.append(logits if task_type == "regression" else logits.argmax(-1, keepdim=True))
     original = np.argsort(np.concatenate(order))
     return torch.cat(outputs).cpu().double().numpy()[original], float(torch.stack(losses).sum()) / len(split)
 
