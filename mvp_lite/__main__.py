@@ -1,4 +1,4 @@
-"""Run experiments, build the toy, print the front page's table and figure, make editions of the notebooks."""
+"""Run experiments, show their results, build the toy, make editions of the notebooks."""
 
 from __future__ import annotations
 
@@ -52,8 +52,12 @@ def build_parser() -> argparse.ArgumentParser:
     figure.add_argument("--results", type=Path, help="results file (default: data/results/toy.csv)")
     figure.add_argument("--out", type=Path, help="PNG file (default: data/results/score_against_density.png)")
     figure.set_defaults(func=_figure)
-    table = commands.add_parser("table", help="print the front page's table: MiniLM's runs and the paper's numbers")
-    table.add_argument("--distill", "--distil", action="store_true", help="the one of the runs with a teacher")
+    table = commands.add_parser(
+        "table", help="print the table of docs/results.md that compares MiniLM's runs with the paper's"
+    )
+    table.add_argument(
+        "--distill", "--distil", action="store_true", help="print the table of the runs with a teacher instead"
+    )
     table.set_defaults(func=_table)
 
     for name, what in (("student", "write the notebooks without answers"), ("teacher", "write the teacher's guide")):

@@ -48,12 +48,12 @@ def distillation_loss(student: Tensor, teacher: Tensor, temperature: float = 2.0
 class Teacher:
     """A trained model that a student learns from: for `fine_prune(teacher=…)`, or in a loop of your own.
 
-    Sanh et al. 2020, Table 3, call the loss a convex combination of the two; the default weights and temperature are
-    their code's.
+    Sanh et al. (2020, Table 3) call the loss a convex combination of the task loss and the distillation loss; the
+    default weights and temperature are their code's.
 
     Args:
-        model: same input, same classes in the same order (a regression head has none, and raises). It is put into
-            evaluation mode, gets no gradient and does not see the targets.
+        model: same input, same classes in the same order (a regression head has no classes: `loss` raises). It is put
+            into evaluation mode, gets no gradient and does not see the targets.
         alpha_ce, alpha_kd: weights of the student's own loss and of `distillation_loss`.
         temperature: T > 0.
 

@@ -161,8 +161,10 @@ def blocks(height: int, width: int) -> GroupMaker:
     """One score for each block of `height` outputs by `width` inputs (Lagunas et al. 2021).
 
     Raises:
-        ValueError: a matrix that such blocks do not tile, when the pruner is made.
+        ValueError: a size below 1; a matrix that such blocks do not tile, when the pruner is made.
     """
+    _check_size("height", height)
+    _check_size("width", width)
 
     def make(model: nn.Module, matrices: Sequence[PrunedMatrix]) -> list[WeightGroups]:
         return [_blocks(matrix, height, width) for matrix in matrices]
@@ -173,12 +175,14 @@ def blocks(height: int, width: int) -> GroupMaker:
 def n_of_m(m: int) -> GroupMaker:
     """Of every m neighbors along the input the best `density` * m stay: density 0.5 with m = 4 is the 2:4 pattern.
 
-    For top-v methods (magnitude, movement, random). While the density falls, the weakest place of all neighborhoods
-    goes first, then the second weakest, until n of m are left.
+    For top-v methods (magnitude, movement, random). `density` * m should be an integer; else some neighborhoods keep
+    one weight more than others. While the density falls, every neighborhood first loses its lowest-ranked weight, then
+    the next.
 
     Raises:
-        ValueError: a matrix whose number of inputs m does not divide, when the pruner is made.
+        ValueError: m below 1; a matrix whose number of inputs m does not divide, when the pruner is made.
     """
+    _check_size("m", m)
 
     def make(model: nn.Module, matrices: Sequence[PrunedMatrix]) -> list[WeightGroups]:
         for matrix in matrices:
@@ -191,7 +195,7 @@ def n_of_m(m: int) -> GroupMaker:
 def heads(model: nn.Module, matrices: Sequence[PrunedMatrix]) -> list[WeightGroups]:
     """One score for each attention head: its rows of query, key and value, its columns of the output map.
 
-    With grouped-query attention, for the heads that share a key and a value. FFN matrices stay dense.
+    With grouped-query attention, heads that share a key and a value share one score. FFN matrices stay dense.
 
     Raises:
         ValueError: a model family that `mvp_lite.structure.units` does not know; a head of which only a part may be
@@ -209,11 +213,16 @@ def neurons(model: nn.Module, matrices: Sequence[PrunedMatrix]) -> list[WeightGr
 
 
 def mixed(attention: str | GroupMaker | None = None, ffn: str | GroupMaker | None = None) -> GroupMaker:
-    """Other groups in the attention than in the FFN, for instance `mixed(blocks(32, 32), "neurons")`.
+    """Different groups in attention and FFN layers, for instance `mixed(blocks(32, 32), "neurons")`.
 
     None leaves a side dense. With local scope each matrix or layer keeps `density` of its own groups. With global scope
     all groups are pooled and compared as they are: a group's score is a sum, so large groups lead.
+
+    Raises:
+        ValueError: neither side has groups.
     """
+    if attention is None and ffn is None:
+        raise ValueError("mixed(): give groups for attention, ffn or both")
 
     def make(model: nn.Module, matrices: Sequence[PrunedMatrix]) -> list[WeightGroups]:
         found: list[WeightGroups] = []
@@ -244,7 +253,7 @@ def find_maker(groups: str | GroupMaker) -> GroupMaker:
     """
     if isinstance(groups, str):
         if groups not in GROUPS:
-            raise ValueError(f"groups={groups!r}: one of {', '.join(GROUPS)}, or what mvp_lite.groups makes")
+            raise ValueError(f"groups={groups!r}: must be one of {', '.join(GROUPS)}, or what mvp_lite.groups makes")
         return GROUPS[groups]
     return groups
 
@@ -311,10 +320,12 @@ def _blocks(matrix: PrunedMatrix, height: int, width: int) -> WeightGroups:
     return WeightGroups(matrix.name, [Part(matrix, total, expand)])
 
 
+def _check_size(name: str, size: int) -> None:
+    if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+        raise ValueError(f"{name}={size!r}: must be an integer of at least 1")
+
+
 def _check_tiles(matrix: PrunedMatrix, height: int, width: int) -> None:
-    for what, size in (("height", height), ("width", width)):
-        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-            raise ValueError(f"a block of {what} {size!r}: an integer of at least 1")
     shape = tuple(_out_in(matrix, matrix.weight).shape)
     if shape[0] % height or shape[1] % width:
         raise ValueError(f"{matrix.name} of shape {shape} (out, in) cannot be tiled by blocks of {height} x {width}")

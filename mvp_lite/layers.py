@@ -17,10 +17,15 @@ class MaskedLinear(nn.Module):
     Wraps an `nn.Linear`; `scores` is a parameter of the weight's shape (out, in). `method` is "magnitude" (S is |W| and
     gets no gradient), "movement" or "soft_movement". `level` is the density v, or the threshold of soft movement; the
     training loop sets it. A mask in `fixed_mask` replaces the layer's own selection (global scope).
+
+    Raises:
+        ValueError: another method.
     """
 
     def __init__(self, linear: nn.Linear, method: str = "movement") -> None:
         super().__init__()
+        if method not in ("magnitude", "movement", "soft_movement"):
+            raise ValueError(f"method={method!r}: must be 'magnitude', 'movement' or 'soft_movement'")
         self.weight, self.bias = linear.weight, linear.bias
         self.scores = nn.Parameter(torch.zeros_like(linear.weight), requires_grad=method != "magnitude")
         self.method = method

@@ -1,7 +1,7 @@
 r"""From scores S to a mask M: top-v selection, a threshold, and the hard-concrete gate.
 
 `density` is the fraction kept, in (0, 1]. A selection keeps exactly `keep_count(numel, density)` entries. Ties go to
-the lower row-major index, so that CPU and GPU, engine and teaching layer agree entry by entry.
+the lower row-major index, so that CPU and GPU, `Pruner` and `MaskedLinear` agree entry by entry.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def top_v_global(scores: Sequence[Tensor], density: float, min_density: float = 
 
 
 def threshold_mask(scores: Tensor, threshold: float, min_density: float = 0.005) -> Tensor:
-    r"""Mask of soft movement pruning as its code has it: $\sigma(S) > \tau$, same shape, boolean.
+    r"""Mask of soft movement pruning as in the published code: $\sigma(S) > \tau$, same shape, boolean.
 
     If fewer than `min_density` of the entries pass, the best `min_density` are kept instead, so that no layer collapses
     (the published code's guard; 0 switches it off). The paper's text compares S itself with the threshold.
@@ -99,9 +99,10 @@ def threshold_mask(scores: Tensor, threshold: float, min_density: float = 0.005)
 
 
 def shift_to_density(scores: Sequence[Tensor], density: float, threshold: float) -> int:
-    r"""Add one constant to all scores, in place, so that `keep_count` of them satisfy $\sigma(S) >$ `threshold`.
+    r"""Add one constant to all scores, in place: then `keep_count(n, density)` of the n have $\sigma(S) >$ `threshold`.
 
-    The order of the scores does not change. Ours, not the papers': it takes out what is left of the error in density.
+    The order of the scores does not change. At density 1 nothing is done. Not in the papers: it removes the remaining
+    error in density.
 
     Args:
         scores: the pool, as tensors of any shapes and one dtype.
@@ -157,7 +158,10 @@ def hard_concrete_test_mask(scores: Tensor) -> Tensor:
 
 
 def expected_l0(scores: Tensor) -> Tensor:
-    r"""$P(M\neq0)$ for each entry: $\sigma(S-b\log(-l/r))$ (printed with a stray log S; see Louizos et al., Eq. 12)."""
+    r"""$P(M\neq0)$ for each entry: $\sigma(S-b\log(-l/r))$ (Louizos et al., Eq. 12).
+
+    Sanh et al. print an extra log S here.
+    """
     low, high, temperature = HARD_CONCRETE
     return torch.sigmoid(scores - temperature * math.log(-low / high))
 

@@ -20,6 +20,7 @@ class PrunedMatrix:
     Attributes:
         name: path of its module in the model.
         module: `nn.Linear`, weight (out, in), or GPT-2's `Conv1D`, weight (in, out).
+        weight: the parameter that the model computes with, W * M.
         master: W, the dense weight, pruned entries included.
         mask: M, of the same shape; boolean, or in the weight's dtype for gates in [0, 1].
     """
@@ -90,7 +91,7 @@ class PrunedMatrix:
         return not torch.equal(self.weight.data, self.master * self.multiplier)
 
     def accept_external_weights(self) -> None:
-        """Take kept entries that others loaded into the model over into the master; pruned entries stay as they were.
+        """Copy into the master the kept entries that someone else loaded into the model; pruned ones stay as they were.
 
         Raises:
             ValueError: the parameter was replaced, changed its dtype, or has pruned entries that are not zero.
@@ -103,8 +104,8 @@ class PrunedMatrix:
         if self.changed_outside():
             if bool((weight.data.ne(0) & self.mask.eq(0)).any()):
                 raise ValueError(
-                    f"{self.name}.weight was changed from outside: pruned entries are not zero any more. Load a "
-                    "checkpoint together with its optimizer state, and before training goes on"
+                    f"{self.name}.weight was changed from outside: pruned entries are not zero any more. After "
+                    "attach(), load weights only with the optimizer state saved with them, between two optimizer steps"
                 )
             kept = self.mask.ne(0)
             factor = torch.where(kept, self.mask, 1).to(weight.dtype)
@@ -113,7 +114,7 @@ class PrunedMatrix:
 
 
 def find_matrices(model: nn.Module, target: str | None = None) -> list[PrunedMatrix]:
-    """The linear maps of a model whose names match.
+    """The linear modules of a model whose names match `target`.
 
     Args:
         model: any module.
@@ -134,9 +135,9 @@ def find_matrices(model: nn.Module, target: str | None = None) -> list[PrunedMat
         except re.error as error:
             raise ValueError(f"target={target!r} is not a regular expression: {error}") from None
         chosen = {name: m for name, m in linear.items() if pattern.search(name)}
-        hint = f"target={target!r} matches none"
+        hint = f"target={target!r} matches no linear module"
     if not chosen:
-        raise ValueError(f"{hint}; linear modules are {some_names(list(linear))}")
+        raise ValueError(f"{hint}; the model has {some_names(list(linear))}")
     owners: dict[int, list[str]] = {}
     for name, module in model.named_modules():  # each module once: one that is called in several places is fine
         for key, parameter in module.named_parameters(recurse=False):

@@ -19,7 +19,7 @@ import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any, ClassVar
 
 import torch
@@ -50,8 +50,8 @@ class Settings:
     """What a run asks of its method; see `Pruner` for each field.
 
     Raises:
-        TypeError: a value that is no number.
-        ValueError: a number outside its range.
+        TypeError: density, initial_density, min_density, threshold or seed is not a number.
+        ValueError: a value outside its range.
     """
 
     schedule: Schedule
@@ -66,24 +66,28 @@ class Settings:
 
     def __post_init__(self) -> None:
         if self.scope not in ("local", "global"):
-            raise ValueError(f"scope={self.scope!r}: 'local' or 'global'")
+            raise ValueError(f"scope={self.scope!r}: must be 'local' or 'global'")
         for name in ("density", "initial_density", "min_density", "threshold"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, Real):
-                raise TypeError(f"{name}={value!r}: a number is expected")
+                raise TypeError(f"{name}={value!r}: must be a number")
         for name, low in (("density", 0.0), ("initial_density", self.density)):
             value = getattr(self, name)
             if not (0.0 < value <= 1.0 and value >= low):
-                raise ValueError(f"{name}={value!r}: a fraction kept in (0, 1], the initial one not below the final")
+                raise ValueError(
+                    f"{name}={value!r}: must be a fraction kept in (0, 1], the initial one not below the final"
+                )
+        if isinstance(self.seed, bool) or not isinstance(self.seed, Integral):
+            raise TypeError(f"seed={self.seed!r}: must be an integer")
         if self.penalty != "feedback":
             number = not isinstance(self.penalty, bool | str) and isinstance(self.penalty, Real)
             if not number or not 0.0 <= float(self.penalty) < math.inf:
-                raise ValueError(f"penalty={self.penalty!r}: 'feedback' or a lambda >= 0")
+                raise ValueError(f"penalty={self.penalty!r}: must be 'feedback' or a lambda >= 0")
         if not 0.0 < self.threshold < 1.0:
-            raise ValueError(f"threshold={self.threshold!r}: sigmoid scores lie in (0, 1)")
+            raise ValueError(f"threshold={self.threshold!r}: must lie in (0, 1), as sigmoid scores do")
         if not 0.0 <= self.min_density <= self.density or (self.min_density and self.scope != "global"):
             raise ValueError(
-                f"min_density={self.min_density!r}: in [0, density={self.density!r}], and for scope='global' only"
+                f"min_density={self.min_density!r}: must lie in [0, density={self.density!r}], and needs scope='global'"
             )
         for name in ("density", "initial_density", "min_density", "threshold", "penalty"):
             if not isinstance(getattr(self, name), str):
@@ -107,9 +111,11 @@ class Method:
 
     Attributes:
         name: in saved states and results; default: the name of the class.
-        learned: do optimizer steps change the scores? Else they are never trained.
+        learned: True if the optimizer trains the scores.
         start: where learned scores start.
-        stochastic: does training see a random sample of the masks?
+        stochastic: True if training uses a random sample of the masks, see `sample`.
+        selects_top_v: True if the masks are the highest fraction of the scores, which n:m groups need.
+        penalty: lambda for the next step.
     """
 
     name: ClassVar[str]
@@ -117,7 +123,6 @@ class Method:
     start: ClassVar[float] = 0.0
     stochastic: ClassVar[bool] = False
     selects_top_v: ClassVar[bool] = False
-    #: weight of the penalty for the next step, lambda
     penalty: float = 0.0
 
     def __init_subclass__(cls) -> None:
@@ -235,7 +240,8 @@ class PenalizedMethod(Method):
     r"""Density as an outcome of a penalty $\lambda R(S)$, with all scores in one pool.
 
     With `penalty="feedback"` a controller sets $\lambda$ so that the run ends at `density`; in the cool-down all scores
-    are shifted alike so that it does so exactly. With a number the papers' schedule of $\lambda$ applies.
+    are shifted alike, which removes the remaining error. (Soft movement may end slightly above `density`, because every
+    matrix keeps at least half a per cent.) With a number the papers' schedule of $\lambda$ applies.
     """
 
     learned = True
@@ -259,7 +265,7 @@ class PenalizedMethod(Method):
         raise NotImplementedError
 
     def default_score_lr(self) -> float:
-        """The papers', but with the controller at work one that reaches the threshold within the run, however short."""
+        """The papers' value; with the controller, one large enough to reach the threshold even in a short run."""
         if self.controller is None:
             return super().default_score_lr()
         return self._PATH / self.settings.schedule.total_steps
@@ -280,7 +286,8 @@ class PenalizedMethod(Method):
                 self._warned = True
                 warnings.warn(
                     f"density={self.settings.density!r} cannot be met: {kept} of {total} scores stay, because many are "
-                    "equal. Scores stay equal where no gradient arrives: leave modules without use out of target=",
+                    "equal. Scores stay equal where no gradient arrives: use target= to exclude modules that the "
+                    "forward pass does not use",
                     stacklevel=2,
                 )
 
@@ -364,7 +371,7 @@ def find_method(method: str | type[Method]) -> type[Method]:
     """
     if isinstance(method, str):
         if method not in METHODS:
-            raise ValueError(f"method={method!r}: one of {', '.join(METHODS)}, or a subclass of methods.Method")
+            raise ValueError(f"method={method!r}: must be one of {', '.join(METHODS)}, or a subclass of methods.Method")
         return METHODS[method]
     if not (isinstance(method, type) and issubclass(method, Method)):
         raise TypeError(f"method={method!r}: a name ({', '.join(METHODS)}) or a subclass of methods.Method")

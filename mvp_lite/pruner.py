@@ -50,9 +50,9 @@ class Pruner:
         density: fraction of the target weights kept at the end, in (0, 1].
         total_steps, warmup_steps, cooldown_steps: optimizer steps of the whole run, before the density starts to fall,
             and at the end with the final density held (defaults: a tenth and three tenths of the run).
-        scope: "local" selects in each matrix, "global" in the pool of all. Penalized methods always use the pool.
-        score_lr: learning rate of the scores; a scheduler on the optimizer changes it too. Default: the papers' 1e-2
-            (l0 1e-1), but 30 / total_steps where `penalty` is "feedback".
+        scope: "local" selects in each matrix, "global" in the pool of all. soft_movement and l0 always use the pool.
+        score_lr: learning rate of the scores; a scheduler on the optimizer changes it too. Default: 1e-2 for movement;
+            for soft_movement and l0 30 / total_steps with penalty="feedback", else the papers' 1e-2 and 1e-1.
         target: regular expression searched in module names; default: every linear map inside the numbered blocks of
             the model (its encoder), never embeddings, pooler or head.
         groups: what shares one score: "weights" (each has its own), "rows", "columns", "heads", "neurons", or what
@@ -65,7 +65,8 @@ class Pruner:
         min_density: with global scope, fraction that every matrix keeps at least.
         score_init: start value of learned scores (default: 0; l0 2.197).
         score_optimizer: makes the scores' own optimizer from a list of them; needed where the model's optimizer scales
-            steps by parameter norms (Adafactor, LAMB, LARS). Its learning rate is not scheduled.
+            steps by parameter norms (Adafactor, LAMB, LARS). `score_lr` is then ignored, and a scheduler on the model's
+            optimizer does not change the learning rate of the scores.
         seed: of random scores and of l0's noise.
 
     With an initialized process group all its ranks are taken to train one model (data parallel), and use the scores of
@@ -111,7 +112,7 @@ class Pruner:
         if self.method.learned:
             self.score_lr = self.method.default_score_lr() if score_lr is None else score_lr
             if not self.score_lr > 0.0:
-                raise ValueError(f"score_lr={score_lr!r}: a positive learning rate")
+                raise ValueError(f"score_lr={score_lr!r}: must be a positive learning rate")
         self.model = model
         self.steps_done = 0
         self.groups: list[WeightGroups] = list(find_maker(groups)(model, find_matrices(model, target)))
@@ -139,8 +140,8 @@ class Pruner:
 
         Raises:
             TypeError: an optimizer that needs a closure (LBFGS) or averages weights (schedule-free).
-            ValueError: attached already, weights not held or pruned by another pruner, a scheduler there already, or
-                steps scaled by norms.
+            ValueError: the pruner was attached before, the optimizer lacks some target weights, another pruner prunes
+                them, a scheduler exists already, or the optimizer scales steps by parameter norms.
         """
         optimizer = getattr(optimizer, "optimizer", optimizer)  # accelerate's wrapper
         name = type(optimizer).__name__
@@ -158,8 +159,8 @@ class Pruner:
         elif scores:
             if any(word in name for word in _SCALE_AWARE):
                 raise ValueError(
-                    f"optimizer={name} scales steps by norms, and scores start at {self.method.start}: pass "
-                    "score_optimizer=lambda scores: torch.optim.AdamW(scores, lr=1e-2, weight_decay=0)"
+                    f"optimizer={name} scales steps by parameter norms, which does not suit scores: pass "
+                    f"score_optimizer=lambda scores: torch.optim.AdamW(scores, lr={self.score_lr:g}, weight_decay=0)"
                 )
             added: dict[str, Any] = {"params": scores, "lr": self.score_lr, "weight_decay": 0.0}
             optimizer.add_param_group(added | ({"maximize": True} if self._sign < 0.0 else {}))
@@ -411,7 +412,7 @@ class Pruner:
 
     @property
     def done(self) -> bool:
-        """Has the density reached its end (has the cool-down begun)? Only such checkpoints compare fairly.
+        """Has the density reached its final value (has the cool-down begun)? Only such checkpoints compare fairly.
 
         So with the Trainer's `load_best_model_at_end=True, metric_for_best_model="score"`, let `compute_metrics` return
         `{"score": accuracy if pruner.done else -1.0}`; `finalize()` then keeps the weights of the best checkpoint.
@@ -444,7 +445,7 @@ class Pruner:
         }
 
     def state_dict(self) -> dict[str, Any]:
-        """Masters, scores, step and lambda: tensors (not copies) and plain numbers, so `torch.load` needs no pickle.
+        """Masters, scores, step and lambda, as tensors (not copies) and numbers; `torch.load(weights_only=True)` works.
 
         An attached optimizer's own `state_dict()` carries it, so a Trainer checkpoint holds it already.
         """
@@ -503,7 +504,7 @@ class Pruner:
         return self.__dict__
 
     def finalize(self, *, early: bool = False) -> nn.Module:
-        """Keep the masked weights and remove every hook; returns the model, which is plain again.
+        """Keep the masked weights and remove every hook; returns the model: plain, with zeros for pruned entries.
 
         Weights that were loaded into the model meanwhile (the best checkpoint, say) stay as they are, provided they
         are as sparse as the end of the schedule. The emptied score group stays in the optimizer, because schedulers
@@ -529,8 +530,9 @@ class Pruner:
             now = sum(int(torch.count_nonzero(matrix.mask)) for matrix in self.matrices)
             if kept > 1.1 * now and not early:
                 raise ValueError(
-                    f"weights loaded from outside keep {kept} entries, the schedule's end {now}: that checkpoint is "
-                    "from before the end of the schedule (pruner.done); pass early=True to keep it nevertheless"
+                    f"the loaded weights have {kept} nonzero entries, but the final density allows {now}: this "
+                    "checkpoint was saved before the schedule ended (pruner.done was False); pass early=True to keep "
+                    "it nevertheless"
                 )
         elif self.method.stochastic:
             self._update_masks()

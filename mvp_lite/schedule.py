@@ -8,7 +8,7 @@ __all__ = ["Schedule", "check_schedule", "cubic"]
 
 
 def cubic(step: int, initial: float, final: float, total_steps: int, warmup_steps: int, cooldown_steps: int) -> float:
-    r"""Cubic schedule of Sanh et al. 2020, Eq. 5, as its code has it.
+    r"""Cubic schedule of Sanh et al. 2020, Eq. 5, as in the published code.
 
     $\theta(t)=\theta_i$ for $t\le t_i$; $\theta_f+(\theta_i-\theta_f)\left(1-\frac{t-t_i}{T-t_i-t_f}\right)^3$ up to
     $T-t_f$; then $\theta_f$. (The printed numerator $t-t_i-t_f$ is not continuous at $t_i$.)
@@ -35,7 +35,7 @@ def check_schedule(total_steps: int, warmup_steps: int, cooldown_steps: int) -> 
     for name, value in steps.items():
         least = int(name == "total_steps")
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise ValueError(f"{name}={value!r}: an integer number of optimizer steps, at least {least}")
+            raise ValueError(f"{name}={value!r}: must be an integer number of optimizer steps, at least {least}")
     if warmup_steps + cooldown_steps >= total_steps:
         raise ValueError(
             f"warmup_steps={warmup_steps} + cooldown_steps={cooldown_steps} must be less than "
@@ -55,7 +55,7 @@ class Schedule:
         check_schedule(self.total_steps, self.warmup_steps, self.cooldown_steps)
 
     def value(self, step: int, initial: float, final: float) -> float:
-        """What moves from `initial` to `final` over the run has this value after `step` optimizer steps."""
+        """Value, after `step` optimizer steps, of a quantity that goes from `initial` to `final` over the run."""
         return cubic(step, initial, final, self.total_steps, self.warmup_steps, self.cooldown_steps)
 
     def done(self, step: int) -> bool:

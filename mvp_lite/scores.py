@@ -33,8 +33,8 @@ def magnitude(W: Tensor) -> Tensor:
 def movement_gradient(G: Tensor, W: Tensor) -> Tensor:
     r"""$\partial\mathcal L/\partial M=G\odot W$ (Sanh et al. 2020, Eq. 2), for pruned and kept entries alike.
 
-    Exact for a continuous mask M. Straight-through takes it for $\partial\mathcal L/\partial S$ too. Gradient descent
-    on it from S = 0 accumulates $S=-\alpha_S\sum_t G^{(t)}\odot W^{(t)}$ (Eq. 3).
+    Exact for a continuous mask M. The straight-through estimator uses it as $\partial\mathcal L/\partial S$ as well.
+    Gradient descent on it from S = 0 accumulates $S=-\alpha_S\sum_t G^{(t)}\odot W^{(t)}$ (Eq. 3).
     """
     return G * W
 
@@ -45,7 +45,7 @@ def snip(G: Tensor, W: Tensor) -> Tensor:
 
 
 def taylor(G: Tensor, W: Tensor) -> Tensor:
-    r"""$-G\odot W$: first-order change of the loss on removal, signed; removing a high score raises the loss."""
+    r"""$-G\odot W$: first-order change of the loss on removal, with its sign: a high score means that it rises."""
     return -movement_gradient(G, W)
 
 
@@ -69,8 +69,9 @@ def fisher(per_example_gradients: Iterable[Tensor], W: Tensor) -> Tensor:
 
 
 def soft_penalty_gradient(S: Tensor, matrices: int) -> Tensor:
-    r"""Gradient of $R(S)=\frac1{\text{matrices}}\sum\operatorname{mean}\sigma(S)$ for one matrix, as the code averages.
+    r"""Gradient of $R(S)=\frac1{\text{matrices}}\sum\operatorname{mean}\sigma(S)$ for one of so many matrices.
 
+    R is averaged as in the published code: over each matrix, then over matrices.
     $\frac{\sigma(S)(1-\sigma(S))}{\text{matrices}\cdot\text{numel}}$, to be multiplied by $\lambda$.
     """
     gate = torch.sigmoid(S)

@@ -66,7 +66,7 @@ class Result:
         score: the task's metric on the validation split, in per cent.
         density: measured fraction of the target weights that is kept.
         metrics: everything that `evaluate` returned.
-        history: one row per step: step, loss, density, lr, penalty.
+        history: one row per step: step and loss, and the density, learning rate and penalty used in that step.
         report: one row per pruned matrix, see `Pruner.report`.
         settings: the arguments of the run, defaults included.
         seconds: wall time.
@@ -139,7 +139,7 @@ def fine_prune(
         bf16: forward pass under bfloat16 autocast; weights, scores and optimizer stay in float32.
         teacher: a model fine-tuned on the task, to learn from in addition to the labels; a `Teacher` sets weights and
             temperature.
-        tokenizer: default: the one stored beside the model.
+        tokenizer: default: the one given to `load_task`, else the one saved with the model.
         progress: show a bar with loss, density and, at the end, the score.
 
     Raises:
@@ -158,9 +158,9 @@ def fine_prune(
     steps, lr = recipe[0] if steps is None else steps, recipe[1] if lr is None else lr
     for name, value in (("lr", lr), ("max_norm", max_norm)):
         if not value > 0:
-            raise ValueError(f"{name}={value!r}: a positive number")
+            raise ValueError(f"{name}={value!r}: must be a positive number")
     if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
-        raise ValueError(f"steps={steps!r}: an integer number of optimizer steps, at least 1")
+        raise ValueError(f"steps={steps!r}: must be an integer number of optimizer steps, at least 1")
     device = default_device() if device is None else torch.device(device)
     encoded = task.encode(_tokenizer(model, task) if tokenizer is None else tokenizer)
     _check_attributes("task.encode(tokenizer)", encoded, EncodedTaskLike)

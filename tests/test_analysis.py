@@ -41,7 +41,7 @@ def test_results_that_cannot_be_summarized_are_named():
         analysis.summarize(RESULTS.drop(columns="score"))
     with pytest.raises(ValueError, match="no row with split 'validation'"):
         analysis.summarize(RESULTS.assign(split="holdout"))
-    with pytest.raises(ValueError, match=r"method='sparta': one of dense, movement"):
+    with pytest.raises(ValueError, match=r"method='sparta': must be one of dense, movement"):
         analysis.summarize(RESULTS.assign(method="sparta"))
 
 

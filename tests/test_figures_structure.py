@@ -72,8 +72,8 @@ def test_groups_differ_without_color():
         (lambda: figures.group_masks({"x": torch.ones(3)}), r"masks\['x'\] has shape \(3,\)"),
         (lambda: figures.speed_and_operations(SPEED.drop(columns="low")), "lacks the column 'low'"),
         (lambda: figures.speed_and_operations(SPEED.assign(variant="sparse")), "variant='sparse': 'masked' or"),
-        (lambda: figures.score_by_groups(runs().assign(groups="rows")), "groups='rows': one of weights"),
-        (lambda: figures.score_by_groups(runs().assign(method="x")), "method='x': one of dense"),
+        (lambda: figures.score_by_groups(runs().assign(groups="rows")), "groups='rows': must be one of weights"),
+        (lambda: figures.score_by_groups(runs().assign(method="x")), "method='x': must be one of dense"),
         (lambda: figures.score_by_groups(runs().drop(columns="seed")), "lacks the column 'seed'"),
     ],
 )

@@ -235,9 +235,8 @@ def test_fine_prune_takes_groups(device):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"groups": "head"}, r"groups='head': one of weights, rows, columns, heads, neurons"),
+        ({"groups": "head"}, r"groups='head': must be one of weights, rows, columns, heads, neurons"),
         ({"groups": groups.blocks(5, 4)}, r"shape \(24, 24\) .*tiled by blocks of 5 x 4"),
-        ({"groups": groups.blocks(0, 4)}, "height 0"),
         ({"groups": groups.n_of_m(7)}, "1 x 7"),
         ({"groups": groups.n_of_m(4), "method": "soft_movement"}, "n:m patterns need top-v selection"),
         (
@@ -258,3 +257,17 @@ def test_families_without_known_heads_still_have_rows_and_blocks():
         mvp.Pruner(net, density=0.5, total_steps=10, groups="heads")
     assert mvp.Pruner(net, density=0.5, total_steps=10, groups="rows").groups[0].mask.shape == (8,)
     assert mvp.Pruner(net, density=0.5, total_steps=10, groups=groups.blocks(4, 2)).groups[0].mask.shape == (2, 4)
+
+
+@pytest.mark.parametrize(
+    ("make_groups", "message"),
+    [
+        (lambda: groups.blocks(0, 4), "height=0: must be an integer of at least 1"),
+        (lambda: groups.blocks(4, 2.0), r"width=2\.0: must be an integer of at least 1"),
+        (lambda: groups.n_of_m(True), "m=True: must be an integer of at least 1"),
+        (lambda: groups.mixed(), r"mixed\(\): give groups for attention, ffn or both"),
+    ],
+)
+def test_groups_that_nothing_could_have(make_groups, message):
+    with pytest.raises(ValueError, match=message):
+        make_groups()

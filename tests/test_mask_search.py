@@ -219,7 +219,7 @@ def test_swaps_raise_the_total_until_one_would_not(by):
             assert float(w[expected].sum()) > before
         found = swap(masks, scores, g, by)
         assert torch.equal(torch.cat(found), expected) and [len(mask) for mask in found] == [6, 5]
-    with pytest.raises(ValueError, match="by='weight': one of magnitude, gradient, loss"):
+    with pytest.raises(ValueError, match="by='weight': must be one of magnitude, gradient, loss"):
         swap(masks, scores, g, "weight")
 
 
@@ -354,7 +354,10 @@ def test_a_trained_classifier_and_a_span_model_can_be_pruned(device):
         ({"method": "kcm", "heads": True}, "heads=True: method='kcm' scores neurons alone"),
         ({"method": "fisher", "labeled": "real", "flops": 0.3}, r"flops=0\.3: without pruning heads at least 0\.7"),
         ({"method": "fisher", "labeled": "real", "heads": True, "flops": 0.1}, r"flops=0\.1: with one head in each"),
-        ({"method": "kcm", "labeled": "real", "swap_by": "luck"}, "swap_by='luck': one of magnitude, gradient, loss"),
+        (
+            {"method": "kcm", "labeled": "real", "swap_by": "luck"},
+            "swap_by='luck': must be one of magnitude, gradient, loss",
+        ),
         ({"method": "fisher", "labeled": "real", "min_density": 0.9}, r"min_density=0\.9"),
     ],
 )
@@ -378,3 +381,14 @@ def test_layers_without_heads_are_refused():
         prune_neurons(model, [inputs(model)], 0.6, **given)
     kept = prune_neurons(model, [inputs(model)], 0.6, **given, min_density=0.05).heads
     assert int(kept[1].sum()) == 1
+
+
+def test_an_exchange_leaves_what_a_layer_is_guaranteed():
+    """All gradients are outside the first layer, so every exchange would take a unit from it."""
+    masks = [torch.tensor([True, True, True, False]), torch.tensor([True, False, False, False])]
+    scores = [torch.tensor([0.3, 0.2, 0.1, 0.0]), torch.tensor([0.9, 0.5, 0.4, 0.3])]
+    g = [torch.zeros(1, 4), torch.tensor([[0.0, 3.0, 2.0, 1.0]])]
+    assert [int(mask.sum()) for mask in swap(masks, scores, g)] == [0, 4]
+    assert [mask.tolist() for mask in swap(masks, scores, g, min_density=0.25)] == [
+        [True, False, False, False], [True, True, True, False]
+    ]  # fmt: skip

@@ -24,7 +24,9 @@ def test_the_registry_knows_every_method_by_its_name():
     assert tuple(methods.METHODS) == METHODS
     for name, cls in methods.METHODS.items():
         assert cls.name == name and methods.find_method(name) is methods.find_method(cls) is cls
-    with pytest.raises(ValueError, match=r"method='lottery': one of magnitude, .*or a subclass of methods\.Method"):
+    with pytest.raises(
+        ValueError, match=r"method='lottery': must be one of magnitude, .*or a subclass of methods\.Method"
+    ):
         mvp.Pruner(Net(), "lottery", density=0.2, total_steps=20)
     for wrong in (nn.Linear, methods.Movement(Settings(SCHEDULE, 0.2)), None):
         with pytest.raises(TypeError, match=r"a name \(magnitude, .*\) or a subclass of methods\.Method"):

@@ -209,3 +209,8 @@ def test_gradient_of_the_whole_gated_layer():
         gradient(lambda s: loss(W * masks.hard_concrete(s, u)), S), closed, rtol=1e-10, atol=1e-14
     )
     torch.testing.assert_close(gradient(lambda w: loss(w * M), W), G * M, **EXACT)
+
+
+def test_the_teaching_layer_names_a_method_that_it_does_not_have():
+    with pytest.raises(ValueError, match="method='l0': must be 'magnitude', 'movement' or 'soft_movement'"):
+        mvp.MaskedLinear(torch.nn.Linear(2, 2), "l0")

@@ -90,7 +90,7 @@ def test_a_teacher_is_refused(tmp_path):
 def test_unknown_groups_are_named(tmp_path, capsys):
     with pytest.raises(SystemExit):
         main(["toy", "structured", "--groups", "head", "--out", str(tmp_path / "x.csv")])
-    assert "groups='head': one of weights, blocks" in capsys.readouterr().err
+    assert "groups='head': must be one of weights, blocks" in capsys.readouterr().err
     assert not (tmp_path / "x.csv").exists()
 
 

@@ -217,9 +217,9 @@ def test_best_model_from_before_the_end_is_refused(tmp_path, device):
     trainer, pruner = make_trainer(tmp_path, device, score=lambda p, _: -p.steps_done, **BEST)
     trainer.train()
     best = load_file(tmp_path / "checkpoint-2" / "model.safetensors")
-    with pytest.raises(ValueError, match=r"before the end of the schedule"):
+    with pytest.raises(ValueError, match=r"before the schedule ended"):
         pruner.finalize()
-    with pytest.raises(ValueError, match=r"before the end of the schedule"):
+    with pytest.raises(ValueError, match=r"before the schedule ended"):
         pruner.finalize()
     model = pruner.finalize(early=True)
     assert all(torch.equal(value.cpu(), best[name]) for name, value in model.state_dict().items())

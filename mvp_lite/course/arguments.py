@@ -51,4 +51,4 @@ def require_known(name: str, values: Iterable[Any], known: Iterable[str]) -> Non
     names = list(known)
     for value in values:
         if value not in names:
-            raise ValueError(f"{name}={value!r}: one of {', '.join(names)}")
+            raise ValueError(f"{name}={value!r}: must be one of {', '.join(names)}")

@@ -1,4 +1,4 @@
-"""The front page's table: our small-scale runs and the numbers that the paper prints."""
+"""The table of the results page: our small-scale runs and the numbers that the paper prints."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -57,7 +57,7 @@ class Grid(ModelSettings):
     methods: Sequence[str] = option(
         ("dense", "magnitude", "movement", "soft_movement", "l0"),
         read=words,
-        help='methods of pruning, "dense", or "scratch" (dense from random weights)',
+        help=f'{", ".join(METHODS)}, "dense", or "scratch" (dense from random weights)',
     )
     densities: Sequence[float] = option((0.1, 0.03), read=floats, help="fractions of the weights kept")
     seeds: Sequence[int] = option((0,), read=integers, help="seeds of the reported runs")
@@ -66,7 +66,11 @@ class Grid(ModelSettings):
     tune_steps: int = option(500, read=int, help="optimizer steps of a tuning run; 0: as many as --steps")
     tune_seeds: Sequence[int] = option((100,), read=integers, help="seeds of the tuning runs")
     holdout: int = option(1000, read=int, help="examples held out of train for tuning")
-    scope: str = option("local", choices=("local", "global"), help="select hard masks per matrix or over all of them")
+    scope: str = option(
+        "local",
+        choices=("local", "global"),
+        help="for magnitude, movement and random: rank scores in each matrix, or in the pool of all",
+    )
     distill: bool = option(
         False, flags=("--distill", "--distil"), help="with a teacher: the dense model, fine-tuned in the same way"
     )
@@ -91,7 +95,7 @@ class Grid(ModelSettings):
                 raise ValueError(f"{name} is empty: nothing to run")
         for method in self.methods:
             if method not in known:
-                raise ValueError(f"methods={method!r}: one of {', '.join(known)}")
+                raise ValueError(f"methods={method!r}: must be one of {', '.join(known)}")
         if both := set(self.seeds) & set(self.tune_seeds):
             raise ValueError(f"seeds {sorted(both)} are both tuned on and reported: keep them apart")
 

@@ -122,7 +122,9 @@ class ModelSettings(Settings):
     """Settings of runs with a model and a task of the user's choice."""
 
     model: str = option(help='"toy", a local folder or a hub name')
-    model_name: str | None = option(None, help="name to record (default: --model; of a folder its last part)")
+    model_name: str | None = option(
+        None, help="name to record (default: --model, or the last component of a folder's path)"
+    )
     data_dir: str | None = option(
         None, public=lambda path: "DATA_DIR", help="folder of JSON lines (default: the data set on the hub)"
     )
@@ -164,9 +166,9 @@ def _options(settings: type[Settings]) -> list[Field[Any]]:
 
 def _help(setting: Field[Any]) -> str:
     silent = setting.default is MISSING or setting.default is None or setting.default is False or setting.default == ""
-    return str(setting.metadata["help"]) + (
-        "" if silent else f" (default: {setting.metadata['write'](setting.default)})"
-    )
+    is_list = setting.metadata["read"] in (words, integers, floats)
+    text = str(setting.metadata["help"]) + (", comma-separated" if is_list else "")
+    return text if silent else f"{text} (default: {setting.metadata['write'](setting.default)})"
 
 
 def _flags(setting: Field[Any]) -> Sequence[str]:

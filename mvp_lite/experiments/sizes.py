@@ -86,7 +86,7 @@ def run_sizes(
     grid.check()
     for name in grid.sizes:
         if name not in sizes:
-            raise ValueError(f"sizes={name!r}: one of {', '.join(sizes)}")
+            raise ValueError(f"sizes={name!r}: must be one of {', '.join(sizes)}")
     for name in grid.sizes:
         layers, width = sizes[name]
         mine = replace(recipe, layers=layers, width=width, lr=recipe.lr * recipe.width / width)

@@ -79,7 +79,7 @@ def group_density(groups: str, density: float) -> float:
         ValueError: unknown groups, or a density that neurons alone cannot reach.
     """
     if groups not in GROUPS:
-        raise ValueError(f"groups={groups!r}: one of {', '.join(GROUPS)}")
+        raise ValueError(f"groups={groups!r}: must be one of {', '.join(GROUPS)}")
     if groups == "neurons":
         if density <= 1 / 3:
             raise ValueError(f"density={density!r}: neurons alone leave the attention, a third of the encoder, whole")

@@ -114,7 +114,7 @@ def parse_method(text: str) -> dict[str, Any]:
     """
     method, *extras = text.split("+")
     if method not in METHODS:
-        raise ValueError(f"methods={text!r}: one of {', '.join(METHODS)}")
+        raise ValueError(f"methods={text!r}: must be one of {', '.join(METHODS)}")
     if unknown := set(extras) - {"scale", "labels", "heads"}:
         raise ValueError(f"methods={text!r}: +{min(unknown)} is none of +scale, +labels, +heads")
     asked: dict[str, Any] = {"method": method, "scale": "scale" in extras or method in ("kcm", "fisher")}

@@ -34,7 +34,7 @@ def d2_scores(model: Any, inputs: Iterable[Batch], *, statistic: str = "mean") -
     `statistic`: "mean" is the paper's average of $H$; "abs" and "rms" average $|H|$ and $H^2$ (then the root).
     """
     if statistic not in STATISTICS:
-        raise ValueError(f"statistic={statistic!r}: one of {', '.join(STATISTICS)}")
+        raise ValueError(f"statistic={statistic!r}: must be one of {', '.join(STATISTICS)}")
     ffns, device = of_type("neurons", find_layers(model)), next(model.parameters()).device
     observe_activations(model, ffns, [model_inputs(batch, device) for batch in inputs])
     return [ffn.activations[statistic] for ffn in ffns]

@@ -161,8 +161,8 @@ def rearrange(mask: Tensor, gradients: Tensor) -> Tensor:
     r"""Choose anew which units of one layer are pruned, as many as before (Kwon et al. 2022, mask rearrangement).
 
     The objective is $\sum_b\big(\sum_{i\text{ pruned}}g_{b,i}\big)^2$: units whose gradients cancel may go together.
-    Greedy: each kept unit in turn, the least important first, joins the pruned ones, and of them all the one leaves
-    without which the objective is smallest. It never rises.
+    Greedy: each kept unit in turn, the least important first, joins the pruned ones; then the pruned unit whose removal
+    from the set makes the objective smallest is kept again. The objective never rises.
 
     Args:
         mask: (n,) boolean, True where a unit is kept.
@@ -195,13 +195,14 @@ def rearrange(mask: Tensor, gradients: Tensor) -> Tensor:
 
 
 def swap(
-    masks: Sequence[Tensor], scores: Sequence[Tensor], gradients: Sequence[Tensor], by: str = "magnitude"
-) -> list[Tensor]:
+    masks: Sequence[Tensor], scores: Sequence[Tensor], gradients: Sequence[Tensor], by: str = "magnitude",
+    min_density: float = 0.0,
+) -> list[Tensor]:  # fmt: skip
     r"""Exchange kept units for pruned ones while that raises the kept set's total gradient (Nova et al., section 4.4).
 
     All layers are one pool. The kept unit with the lowest score (KCM's R2 x D2) makes room for the pruned one with the
     best gradient; then the next lowest for the next best, until an exchange would not raise the total. A unit exchanged
-    once stays where it is. The paper says neither this nor which gradient is best.
+    once stays where it is. The paper specifies neither this rule nor what makes a gradient the best.
 
     Args:
         masks: boolean (n,) for each layer.
@@ -209,15 +210,19 @@ def swap(
         gradients: (batches, n) for each layer; summed over the batches.
         by: how a gradient g is read: "magnitude" is |g|, "gradient" g as it is, "loss" -g, by which to first order the
             loss would rise without the unit.
+        min_density: fraction of each layer's units, those with the highest scores, that is not exchanged.
 
     Returns:
         New masks; as many units are kept in all, though not in each layer.
     """
     if by not in SWAP_CRITERIA:
-        raise ValueError(f"by={by!r}: one of {', '.join(SWAP_CRITERIA)}")
+        raise ValueError(f"by={by!r}: must be one of {', '.join(SWAP_CRITERIA)}")
     kept, score = torch.cat(list(masks)).clone(), torch.cat(list(scores))
     importance = SWAP_CRITERIA[by](torch.cat([g.double().sum(0) for g in gradients]))
-    outgoing = score.masked_fill(~kept, math.inf).argsort(stable=True)[: int(kept.sum())]
+    exchangeable = kept.clone()
+    if min_density > 0.0:
+        exchangeable &= ~torch.cat([top_v(layer, min_density) for layer in scores])
+    outgoing = score.masked_fill(~exchangeable, math.inf).argsort(stable=True)[: int(exchangeable.sum())]
     incoming = importance.masked_fill(kept, -math.inf).argsort(descending=True, stable=True)[: int((~kept).sum())]
     pairs = min(len(outgoing), len(incoming))
     outgoing, incoming = outgoing[:pairs], incoming[:pairs]

@@ -129,7 +129,7 @@ class KCM(R2D2):
         super().select(layers, budget, min_density)
         # Without labels all sums of gradients are 0, and nothing is exchanged.
         masks, scores, gradients = zip(*((layer.mask, layer.scores, layer.gradients) for layer in layers), strict=True)
-        for layer, mask in zip(layers, swap(masks, scores, gradients, self.swap_by), strict=True):
+        for layer, mask in zip(layers, swap(masks, scores, gradients, self.swap_by, min_density), strict=True):
             layer.mask = mask
 
 
@@ -151,7 +151,7 @@ class OutputMagnitude(Ranking):
 
 @dataclass(frozen=True)
 class Random(Ranking):
-    """Uniform numbers, others in each layer and for each seed."""
+    """Uniform random numbers, different for each layer and seed."""
 
     seed: int = 0
 
@@ -227,4 +227,4 @@ def _norms(W: Tensor) -> Tensor:
 
 def _one_of(name: str, value: Any, allowed: Any) -> None:
     if value not in allowed:
-        raise ValueError(f"{name}={value!r}: one of {', '.join(allowed)}")
+        raise ValueError(f"{name}={value!r}: must be one of {', '.join(allowed)}")

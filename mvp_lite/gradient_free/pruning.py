@@ -121,9 +121,9 @@ def prune_neurons(
     ridge: float = 1e-3,
     **options: Any,
 ) -> NeuronPruning:
-    r"""Prune FFN neurons of a fine-tuned model with unlabeled inputs; no labels, no gradients, no training.
+    r"""Prune FFN neurons of a fine-tuned model: by default with unlabeled inputs alone, without gradients or training.
 
-    With `labeled` batches two methods take gradients too, though only those of masks; no weight is trained.
+    With `labeled` batches two methods take gradients of masks too; no weight is ever trained.
 
     Args:
         model: a transformers model of a family in `mvp_lite.structure.units.FAMILIES`; it is left as it is.
@@ -133,7 +133,8 @@ def prune_neurons(
             "weight_magnitude" (norm of the outgoing weights), "output_magnitude" (mean norm of what a neuron adds),
             "random", or "fisher" (Kwon et al. 2022, scaled; needs `labeled`). All rank all layers in one pool. Or a
             `methods.Ranking` of your own.
-        labeled: batches with labels, for "fisher" and "kcm"; see `mask_search.mask_gradients`. Their size matters.
+        labeled: batches with labels, for "fisher" and "kcm"; see `mask_search.mask_gradients`. The batch size matters:
+            gradients are averaged within a batch.
         heads: "fisher" prunes attention heads too: the split of largest importance within the budget.
         scale: fit what stays, layer by layer, to the dense model's hidden states, heads too if they are pruned;
             default: for "kcm" and "fisher".

@@ -34,7 +34,7 @@ def r2_scores(
         stop: "absolute": $|\sum C'-\sum C|/\sum C$, the printed rule with bars, which its "less than 20 iterations"
             takes for granted; "printed": without them, so that it ends after one step for any W; "entrywise":
             $\sum|C'-C|/\sum C$ (ours), which looks at where C moves and takes 30 to 70 iterations.
-        half: $K=\exp(-d^2/2\sigma^2)$; otherwise without the 2.
+        half: True for $K=\exp(-d^2/(2\sigma^2))$, False for $\exp(-d^2/\sigma^2)$.
         max_iterations: stop there in any case.
 
     Returns:
@@ -47,7 +47,7 @@ def r2_scores(
     if W.ndim != 2 or len(W) < 2 or not bool(W.isfinite().all()):
         raise ValueError(f"W of shape {tuple(W.shape)}: expected a finite matrix of at least 2 rows")
     if stop not in STOPS:
-        raise ValueError(f"stop={stop!r}: one of {', '.join(STOPS)}")
+        raise ValueError(f"stop={stop!r}: must be one of {', '.join(STOPS)}")
     if sigma is not None and not sigma > 0.0:
         raise ValueError(f"sigma={sigma!r}: a positive width, or None for the median distance")
     K = _gaussian(W.detach().to(torch.promote_types(W.dtype, torch.float32)), sigma, half)

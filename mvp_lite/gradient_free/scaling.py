@@ -1,7 +1,7 @@
 r"""Scales of the units that stay: least squares, layer by layer, from unlabeled data (Kwon et al. 2022, mask tuning).
 
 Column i of A is what unit i of the pruned model adds to the hidden states of all tokens. The scales m bring the pruned
-model's hidden states behind the layer, residual included, closest to the dense model's: with e the difference of the
+model's hidden states after the layer, residual included, closest to the dense model's: with e the difference of the
 two before scaling, $Am$ is to be $A1+e$.
 """
 
@@ -91,7 +91,7 @@ def _fit_layer(
     WWt = W @ W.T
     AtA, Ate = torch.zeros_like(WWt), torch.zeros_like(WWt[0])
     neurons = units.unit_type == "neurons"
-    rest = []  # for each batch the hidden states behind the FFN without what it adds, and its activations
+    rest = []  # for each batch the hidden states after the FFN without what it adds, and its activations
     with evaluating(pruned) as handles:
         probe = Probe(pruned, units, handles)
         for x, target in zip(inputs, targets, strict=True):
@@ -131,7 +131,7 @@ class Probe:
     """Notes what passes one layer whenever its block runs.
 
     H: (batch, tokens, n * size), what enters the layer's outgoing map; out: (batch, tokens, d), what leaves it; total:
-    (batch, tokens, d), the hidden states behind the layer, which are `out` and its residual.
+    (batch, tokens, d), the hidden states after the layer, which are `out` and its residual.
     """
 
     H: Tensor

@@ -20,7 +20,7 @@ KEY = "mvp_lite_units"
 def shrink(model: Any) -> Any:
     """A smaller dense copy of a pruned model, without the heads and FFN neurons whose outgoing weights are all 0.
 
-    Its outputs are those of `model` but for rounding. A layer keeps at least one head and one neuron. The copy's
+    Its outputs equal those of `model` up to rounding. A layer keeps at least one head and one neuron. The copy's
     `save_pretrained(folder)` writes the sizes into `config.json`; `load_shrunk(folder)` reads it back.
 
     Args:

@@ -37,7 +37,7 @@ _WHY_NOT = {
 
 @dataclass(frozen=True)
 class Slices:
-    """The entries of one linear map that belong to `Units`: `size` rows of each unit (`out`), or columns.
+    """The rows (`out`) or columns of one linear map that belong to each unit, `size` of them for one unit.
 
     A fused map (GPT-2's query, key and value in one matrix) holds `parts` such sets one after the other.
     """
