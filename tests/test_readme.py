@@ -11,7 +11,7 @@ import torch
 from nets import METHODS
 from packaging.version import Version
 from pages import GUIDES, README, ROOT, anchors, python_blocks, rows_of, said, text
-from test_project import PROJECT, pins
+from test_project import ORDER, PROJECT, pins
 from transformers import PrinterCallback, TrainingArguments
 from transformers.utils import logging
 
@@ -86,6 +86,21 @@ def test_the_layout_names_every_folder() -> None:
     assert set(re.findall(r"`(\w+)/", table)) == packages
     files = {path.name for path in (ROOT / "mvp_lite").glob("*.py")} - {"__init__.py", "__main__.py"}
     assert files <= set(re.findall(r"`(\w+\.py)`", table))
+
+
+def test_the_layout_is_in_the_order_of_imports() -> None:
+    """A file imports only from files above it in `ORDER`; each row of the table is a stretch of it."""
+    row_of = {
+        name: number
+        for number, row in enumerate(rows_of("layout.md", "| where | content |"))
+        for name in re.findall(r"`([\w/]+(?:\.py|/))`", " ".join(row))
+    }
+    numbers = [
+        next(row_of[key] for key in (f"{name.replace('.', '/')}.py", f"{name.partition('.')[0]}/") if key in row_of)
+        for name in ORDER
+        if name != "structure"  # only gathers the names of its files
+    ]
+    assert numbers == sorted(numbers)
 
 
 @pytest.fixture(scope="module")
