@@ -21,7 +21,8 @@ import torch
 from transformers import BertConfig, BertForSequenceClassification
 
 from mvp_lite.masks import top_v
-from mvp_lite.pruner import METHODS, Pruner
+from mvp_lite.methods import METHODS
+from mvp_lite.pruner import Pruner
 
 HERE = Path(__file__).resolve().parent
 VARIANTS = ("dense", *METHODS)

@@ -12,6 +12,7 @@ into `weight`.
 
 from __future__ import annotations
 
+import functools
 import gc
 import math
 import warnings
@@ -176,7 +177,7 @@ class Pruner:
         ]
         if self.method.stochastic:
             self._handles += [
-                self.model.register_forward_pre_hook(_SampleMasks(self)),
+                self.model.register_forward_pre_hook(_sampling_hook()(self)),
                 self.model.register_state_dict_pre_hook(_EvaluationMasks(self)),  # type: ignore[no-untyped-call]
             ]
         for group in self.groups:  # the model may have been moved or loaded since the constructor ran
@@ -582,7 +583,6 @@ def _nobody() -> None:
 class _SampleMasks(_ModelHook):
     """Before each forward pass: training sees one sample per optimizer step, evaluation the masks for evaluation."""
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def __call__(self, module: nn.Module, *_: Any) -> None:
         pruner = self._mine(module)
         if pruner is None:
@@ -591,6 +591,13 @@ class _SampleMasks(_ModelHook):
             pruner._sample()
         elif not module.training and pruner._sampled:
             pruner._update_masks()
+
+
+@functools.cache
+def _sampling_hook() -> type[_SampleMasks]:
+    """Not compiled. Not said at import either: this loads torch._dynamo, which takes as long as torch itself."""
+    _SampleMasks.__call__ = torch.compiler.disable(_SampleMasks.__call__)  # type: ignore[method-assign, no-untyped-call]
+    return _SampleMasks
 
 
 class _EvaluationMasks(_ModelHook):

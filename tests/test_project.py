@@ -144,10 +144,24 @@ def test_imports_point_one_way() -> None:
 
 
 def test_import_is_cheap() -> None:
-    heavy = ["transformers", "datasets", "matplotlib", "pandas", "torchmetrics", "ipywidgets", "IPython"]
+    heavy = [
+        "torch._dynamo",
+        "transformers",
+        "datasets",
+        "matplotlib",
+        "pandas",
+        "torchmetrics",
+        "ipywidgets",
+        "IPython",
+    ]
     code = f"import sys, mvp_lite; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_benchmarks_start() -> None:
+    for script in sorted((ROOT / "benchmarks").glob("*.py")):
+        subprocess.run([sys.executable, script, "--help"], check=True, capture_output=True)
 
 
 # --- what must not be in the files --------------------------------------------------------------------------------
