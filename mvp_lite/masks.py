@@ -110,8 +110,8 @@ def shift_to_density(scores: Sequence[Tensor], density: float, threshold: float)
         threshold: in (0, 1).
 
     Returns:
-        How many entries are above the threshold now: `keep_count`, or more where that many cannot be told apart because
-        scores are equal.
+        How many entries are meant to be above the threshold now: `keep_count`, or more where so many scores are equal
+        that it cannot be met.
     """
     pool = torch.cat([S.reshape(-1) for S in scores])
     count = keep_count(pool.numel(), density)
@@ -119,7 +119,9 @@ def shift_to_density(scores: Sequence[Tensor], density: float, threshold: float)
         return count
     kept = top_k(pool, count)
     lowest_kept, next_below = pool[kept].min(), pool[~kept].max()
-    if bool(lowest_kept == next_below):
+    if bool(lowest_kept == next_below) and int((pool == lowest_kept).sum()) > count / 100:
+        # Scores without a gradient are all equal. They are kept together: the alternative is to lose them all. A few
+        # equal scores are left to rounding.
         below = pool[pool < lowest_kept]
         count = pool.numel() - below.numel()
         next_below = below.max() if below.numel() else lowest_kept - 1.0

@@ -37,6 +37,13 @@ def test_equal_scores_stay_together_and_none_is_lost(values, kept):
     assert int((torch.cat(scores).sigmoid() > 0.2).sum()) == kept
 
 
+def test_a_few_equal_scores_do_not_matter():
+    scores = [torch.linspace(-1, 1, 1000, dtype=torch.float64)]
+    scores[0][500] = scores[0][499]
+    assert shift_to_density(scores, 0.5, 0.2) == 500
+    assert abs(int((scores[0].sigmoid() > 0.2).sum()) - 500) <= 1
+
+
 def controlled(gradient=1e-5):
     rule = PenaltyController()
     rule.observe(gradient)
