@@ -60,7 +60,6 @@ class WeightGroups:
         self.name, self.parts = name, list(parts)
         self.mask = torch.ones_like(self._total([magnitude(part.matrix.master) for part in self.parts])).bool()
         self.scores: Tensor | None = None
-        self._gradient: tuple[Tensor, int] | None = None
 
     @property
     def matrices(self) -> list[PrunedMatrix]:
@@ -94,17 +93,6 @@ class WeightGroups:
             if G is not None:
                 terms.append(part.total(movement_gradient(G.to(dtype), part.matrix.master.to(dtype))))
         return _sum(terms) if terms else None
-
-    def mark_gradient(self) -> None:
-        """Remember the scores' gradient as it is now."""
-        grad = None if self.scores is None else self.scores.grad
-        self._gradient = None if grad is None else (grad, grad._version)
-
-    def gradient_is_set(self) -> bool:
-        """Is the scores' gradient still the one that was remembered?"""
-        grad = None if self.scores is None else self.scores.grad
-        known = self._gradient
-        return grad is not None and known is not None and known[0] is grad and known[1] == grad._version
 
     def expand(self, mask: Tensor) -> list[tuple[PrunedMatrix, Tensor]]:
         """What a mask of the groups means for each matrix, in the shape of its weight."""

@@ -243,8 +243,6 @@ class Pruner:
         self._restore_masked()
         for S in self._learned_scores():
             S.grad = None
-        for group in self.groups:
-            group.mark_gradient()
         self.steps_done += 1
         # Only now: a step may be skipped or repeated.
         mean_gradient = None if self._mean_gradient is None else float(self._mean_gradient)
@@ -301,7 +299,9 @@ class Pruner:
     def _set_gradients(self, grad_scale: Tensor | None = None) -> None:
         """From G, in `weight.grad`, make the gradients of S (with its penalty) and of W, once per backward pass."""
         scale = 1.0 if grad_scale is None else float(grad_scale)
-        norms = [norm for group in self.groups if (norm := self._set_score_gradient(group, scale)) is not None]
+        new_pass = any(matrix.new_gradient() is not None for matrix in self.matrices)
+        found = [self._set_score_gradient(group, scale, new_pass) for group in self.groups]
+        norms = [norm for norm in found if norm is not None]
         for matrix in self.matrices:
             if (G := matrix.new_gradient()) is not None:
                 G.mul_(matrix.multiplier)
@@ -309,15 +309,15 @@ class Pruner:
         if norms:
             self._mean_gradient = torch.stack([norm.to(norms[0].device) for norm in norms]).sum()
 
-    def _set_score_gradient(self, group: WeightGroups, scale: float) -> Tensor | None:
+    def _set_score_gradient(self, group: WeightGroups, scale: float, new_pass: bool) -> Tensor | None:
         """Set `scores.grad` where there is a new G or a penalty; returns the group's share of the mean |dL/dS|."""
         S = group.scores
         if not isinstance(S, nn.Parameter):
             return None
         mask_gradient, penalized, norm = group.mask_gradient(), self.method.penalty > 0.0, None
         if mask_gradient is None:
-            # No G: the scores pay their penalty nevertheless, unless clipping has seen to it already.
-            if not penalized or group.gradient_is_set():
+            # No G here: the scores pay their penalty nevertheless, unless clipping has set it for this backward pass.
+            if not penalized or (S.grad is not None and not new_pass):
                 return None
             grad = torch.zeros_like(S)
         else:
@@ -330,7 +330,6 @@ class Pruner:
         if self._score_optimizer is not None:
             grad /= scale  # the scores' own optimizer knows nothing of the scaler
         S.grad = grad
-        group.mark_gradient()
         return norm
 
     def clip_grad_norm_(self, max_norm: float) -> Tensor:
@@ -351,8 +350,6 @@ class Pruner:
         norm = torch.nn.utils.clip_grad_norm_([*params, *own], max_norm)
         for matrix in self.matrices:
             matrix.mark_processed()
-        for group in self.groups:
-            group.mark_gradient()
         return norm
 
     def _evaluation_masks(self) -> list[Tensor]:

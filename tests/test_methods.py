@@ -217,6 +217,22 @@ def test_clipping_reaches_the_penalty_of_a_matrix_without_gradient():
     assert torch.equal(pruner.groups[3].scores.detach(), -clipped)
 
 
+def test_a_clipped_penalty_does_not_outlive_its_backward_pass():
+    """As when a scaler skips the step, and `model.zero_grad()` knows nothing of the scores."""
+    net = HalfUsed()
+    opt = torch.optim.SGD(net.parameters(), lr=0.1)
+    pruner = mvp.Pruner(net, "soft_movement", density=0.2, total_steps=20, penalty=50.0, score_lr=1.0).attach(opt)
+    pruner.method.penalty = 50.0
+    unused = pruner.groups[3].scores
+    expected = 50.0 * pruner.method.penalty_gradient(unused.detach(), 4)
+    net(torch.randn(4, 32)).square().mean().backward()
+    pruner.clip_grad_norm_(1e-3)
+    net.zero_grad()
+    net(torch.randn(4, 32)).square().mean().backward()
+    opt.step()
+    torch.testing.assert_close(unused.detach(), -expected)
+
+
 def test_without_a_penalty_a_matrix_without_gradient_keeps_its_scores():
     pruner = half_used("movement", 0.5, steps=20)
     assert not any(bool(group.scores.any()) for group in pruner.groups[2:])
