@@ -28,7 +28,7 @@ from torch import Tensor
 from mvp_lite import masks
 from mvp_lite.penalty_control import PenaltyController
 from mvp_lite.schedule import Schedule
-from mvp_lite.scores import l0_penalty_gradient, soft_penalty_gradient
+from mvp_lite.scores import l0_penalty_gradient, magnitude_start, soft_penalty_gradient
 
 __all__ = [
     "L0",
@@ -63,6 +63,8 @@ class Settings:
     penalty: float | str = "feedback"
     score_init: float | None = None
     seed: int = 0
+    score_lr: float | None = None
+    magnitude_init: float | None = None
 
     def __post_init__(self) -> None:
         if self.scope not in ("local", "global"):
@@ -83,6 +85,12 @@ class Settings:
             number = not isinstance(self.penalty, bool | str) and isinstance(self.penalty, Real)
             if not number or not 0.0 <= float(self.penalty) < math.inf:
                 raise ValueError(f"penalty={self.penalty!r}: must be 'feedback' or a lambda >= 0")
+        if self.score_lr is not None and not self.score_lr > 0.0:
+            raise ValueError(f"score_lr={self.score_lr!r}: must be a positive learning rate")
+        if self.magnitude_init is not None:
+            number = not isinstance(self.magnitude_init, bool) and isinstance(self.magnitude_init, Real)
+            if not number or not 0.0 <= float(self.magnitude_init) < math.inf:
+                raise ValueError(f"magnitude_init={self.magnitude_init!r}: must be a number >= 0, or None")
         if not 0.0 < self.threshold < 1.0:
             raise ValueError(f"threshold={self.threshold!r}: must lie in (0, 1), as sigmoid scores do")
         if not 0.0 <= self.min_density <= self.density or (self.min_density and self.scope != "global"):
@@ -113,6 +121,7 @@ class Method:
         name: in saved states and results; default: the name of the class.
         learned: True if the optimizer trains the scores.
         start: where learned scores start.
+        start_from_magnitude: the default of `magnitude_init`.
         stochastic: True if training uses a random sample of the masks, see `sample`.
         selects_top_v: True if the masks are the highest fraction of the scores, which n:m groups need.
         penalty: lambda for the next step.
@@ -121,6 +130,7 @@ class Method:
     name: ClassVar[str]
     learned: ClassVar[bool] = False
     start: ClassVar[float] = 0.0
+    start_from_magnitude: ClassVar[float] = 0.0
     stochastic: ClassVar[bool] = False
     selects_top_v: ClassVar[bool] = False
     penalty: float = 0.0
@@ -135,15 +145,42 @@ class Method:
         """Learning rate of the scores: the papers'."""
         return 1e-2
 
+    @property
+    def score_lr(self) -> float:
+        """Learning rate of the scores; 0 if they are not learned."""
+        if not self.learned:
+            return 0.0
+        return self.default_score_lr() if self.settings.score_lr is None else self.settings.score_lr
+
+    @property
+    def magnitude_init(self) -> float:
+        """How far apart |W| sets the scores at the start, in units of `travel`: the dial c."""
+        chosen = self.settings.magnitude_init
+        return self.start_from_magnitude if chosen is None else chosen
+
+    @property
+    def travel(self) -> float:
+        """How far a score can move in the run: Adam's steps are about as long as their learning rate, which decays.
+
+        A linear decay to 0 leaves half of `score_lr * total_steps`.
+        """
+        return 0.5 * self.score_lr * self.settings.schedule.total_steps
+
     def initial_scores(self, magnitude: Tensor) -> Tensor | None:
-        """Scores at the start, at least float32, or None if the magnitude itself is ranked.
+        r"""Scores at the start, at least float32, or None if the magnitude itself is ranked.
+
+        $S^{(0)}=s+c\,\ell\,(|W|/\overline{|W|}-1)$ with s `score_init`, c `magnitude_init` and $\ell$ `travel`.
 
         Args:
             magnitude: $|W|$ of the weights, or its sum over each group that shares a score.
         """
+        if not self.learned:
+            return None
         start = self.start if self.settings.score_init is None else self.settings.score_init
-        dtype = torch.promote_types(magnitude.dtype, torch.float32)
-        return torch.full_like(magnitude, start, dtype=dtype) if self.learned else None
+        scores = torch.full_like(magnitude, start, dtype=torch.promote_types(magnitude.dtype, torch.float32))
+        if self.magnitude_init:
+            scores += magnitude_start(magnitude.to(scores.dtype), self.magnitude_init * self.travel)
+        return scores
 
     def masks(self, scores: Sequence[Tensor], step: int) -> list[Tensor]:
         """One mask for each tensor of scores (magnitudes, if there are none), after `step` optimizer steps.

@@ -25,10 +25,11 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from mvp_lite.diagnosis import MaskChanges
 from mvp_lite.groups import GroupMaker, WeightGroups, find_maker
 from mvp_lite.matrices import PrunedMatrix, find_matrices, some_names
 from mvp_lite.methods import Method, Settings, TopVMethod, find_method
-from mvp_lite.schedule import Schedule, check_schedule
+from mvp_lite.schedule import Schedule, Shape, check_schedule
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -51,6 +52,8 @@ class Pruner:
         density: fraction of the target weights kept at the end, in (0, 1].
         total_steps, warmup_steps, cooldown_steps: optimizer steps of the whole run, before the density starts to fall,
             and at the end with the final density held (defaults: a tenth and three tenths of the run).
+        schedule: how the density falls in between: "cubic" (the paper's), "cosine", "linear", or a function of progress
+            that returns the part still to fall, from 1 at progress 0 to 0 at 1. It shapes threshold and penalty too.
         scope: "local" selects in each matrix, "global" in the pool of all. soft_movement and l0 always use the pool.
         score_lr: learning rate of the scores; a scheduler on the optimizer changes it too. Default: 1e-2 for movement;
             for soft_movement and l0 30 / total_steps with penalty="feedback", else the papers' 1e-2 and 1e-1.
@@ -65,6 +68,8 @@ class Pruner:
         threshold: final tau of soft_movement, from 0 on the cubic schedule.
         min_density: with global scope, fraction that every matrix keeps at least.
         score_init: start value of learned scores (default: 0; l0 2.197).
+        magnitude_init: c >= 0, how much learned scores start from |W|: a weight of average magnitude starts c times
+            `score_lr * total_steps / 2` above a weight of 0. With 0 all start equal, as in the paper.
         score_optimizer: makes the scores' own optimizer from a list of them; needed where the model's optimizer scales
             steps by parameter norms (Adafactor, LAMB, LARS). `score_lr` is then ignored, and a scheduler on the model's
             optimizer does not change the learning rate of the scores.
@@ -88,6 +93,7 @@ class Pruner:
         total_steps: int,
         warmup_steps: int | None = None,
         cooldown_steps: int | None = None,
+        schedule: str | Shape = "cubic",
         scope: str = "local",
         score_lr: float | None = None,
         target: str | None = None,
@@ -97,6 +103,7 @@ class Pruner:
         threshold: float = 0.1,
         min_density: float = 0.0,
         score_init: float | None = None,
+        magnitude_init: float | None = None,
         score_optimizer: Callable[[list[Tensor]], Optimizer] | None = None,
         seed: int = 0,
     ) -> None:
@@ -104,16 +111,15 @@ class Pruner:
         check_schedule(total_steps, 0, 0)
         warmup_steps = total_steps // 10 if warmup_steps is None else warmup_steps
         cooldown_steps = 3 * total_steps // 10 if cooldown_steps is None else cooldown_steps
-        self.schedule = Schedule(total_steps, warmup_steps, cooldown_steps)
+        self.schedule = Schedule(total_steps, warmup_steps, cooldown_steps, schedule)
         self.method = method(
-            Settings(self.schedule, density, initial_density, scope, min_density, threshold, penalty, score_init, seed)
-        )
+            Settings(
+                self.schedule, density, initial_density, scope, min_density, threshold, penalty, score_init, seed,
+                score_lr, magnitude_init,
+            )
+        )  # fmt: skip
         self.seed = seed
-        self.score_lr = 0.0
-        if self.method.learned:
-            self.score_lr = self.method.default_score_lr() if score_lr is None else score_lr
-            if not self.score_lr > 0.0:
-                raise ValueError(f"score_lr={score_lr!r}: must be a positive learning rate")
+        self.score_lr = self.method.score_lr
         self.model = model
         self.steps_done = 0
         self.groups: list[WeightGroups] = list(find_maker(groups)(model, find_matrices(model, target)))
@@ -129,6 +135,7 @@ class Pruner:
         self._score_optimizer: Optimizer | None = None
         self._optimizer: Optimizer | None = None
         self._handles: list[Any] = []
+        self.mask_changes = MaskChanges()
         self._sign = 1.0
         self._mean_gradient: Tensor | None = None
         self._sampled_step = -1
@@ -184,7 +191,13 @@ class Pruner:
             group.to_device()
         for matrix in self.matrices:
             matrix.master = matrix.weight.detach().clone()
+        if self.method.magnitude_init:
+            for group in self.groups:
+                scores = self.method.initial_scores(group.magnitude())
+                if isinstance(group.scores, nn.Parameter) and scores is not None:
+                    group.scores.data.copy_(scores)
         self._update_masks()
+        self.mask_changes.observe([group.mask for group in self.groups])
         self._update_penalty()
         return self
 
@@ -249,6 +262,7 @@ class Pruner:
         self._mean_gradient = None
         self.method.after_step(self.steps_done, [S.data for S in self._learned_scores()], mean_gradient)
         self._update_masks()
+        self.mask_changes.observe([group.mask for group in self.groups])
         self._update_penalty()
 
     def _restore_masked(self) -> None:
@@ -436,9 +450,11 @@ class Pruner:
             "total_steps": schedule.total_steps,
             "warmup_steps": schedule.warmup_steps,
             "cooldown_steps": schedule.cooldown_steps,
+            "schedule": schedule.fingerprint,
             "threshold": asked.threshold,
             "min_density": asked.min_density,
             "penalty": asked.penalty,
+            "magnitude_init": self.method.magnitude_init,
             "seed": self.seed,
         }
 

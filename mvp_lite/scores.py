@@ -18,6 +18,7 @@ __all__ = [
     "fisher",
     "l0_penalty_gradient",
     "magnitude",
+    "magnitude_start",
     "movement_gradient",
     "snip",
     "soft_penalty_gradient",
@@ -28,6 +29,20 @@ __all__ = [
 def magnitude(W: Tensor) -> Tensor:
     """$|W|$ (zeroth order), same shape."""
     return W.abs()
+
+
+def magnitude_start(magnitude: Tensor, length: float) -> Tensor:
+    r"""$\ell\,(|W|/\overline{|W|}-1)$: scores to start from, ordered as the magnitude, with mean 0; same shape.
+
+    Training moves the scores from there. The course derives why magnitude belongs at the start: under SGD from W = 0
+    the movement score of a weight begins with $W^2$, which pretraining has left behind and S = 0 forgets.
+
+    Args:
+        magnitude: $|W|$ of one matrix, or its sums over groups; where all are 0 the scores are too.
+        length: $\ell$, in the unit of the scores: a weight of average magnitude starts this far above one of 0.
+    """
+    mean = magnitude.mean()
+    return length * (magnitude / mean - 1.0) if mean > 0 else torch.zeros_like(magnitude)
 
 
 def movement_gradient(G: Tensor, W: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from mvp_lite.diagnosis import constant_share
 from mvp_lite.distill import Teacher
 from mvp_lite.methods import Method
 from mvp_lite.pruner import Pruner
@@ -72,6 +73,10 @@ class Result:
         seconds: wall time.
         model: without hooks; pruned entries are zeros.
         masters: for each pruned matrix its dense weights at the end, pruned entries included, on the CPU.
+        changed: fraction of the mask's entries that changed after each step; empty without pruning.
+        baseline: score of the best answer that is the same for every input, see `Task.baseline`; None if the task
+            does not know it.
+        constant_share: see `diagnosis.constant_share`, on training examples.
         scores: for each pruned matrix, or set of groups, the scores that decided its mask, on the CPU; empty for
             magnitude, whose scores are the absolute values of the masters.
     """
@@ -86,6 +91,9 @@ class Result:
     model: nn.Module
     masters: dict[str, Tensor]
     scores: dict[str, Tensor]
+    changed: list[float]
+    baseline: float | None
+    constant_share: float
 
     def __repr__(self) -> str:
         method, task = self.settings["method"], self.settings["task"]
@@ -226,6 +234,9 @@ def fine_prune(
         scores={group.name: group.scores.detach().cpu() for group in pruner.groups if group.scores is not None}
         if pruner
         else {},
+        changed=pruner.mask_changes.fractions() if pruner else [],
+        baseline=encoded.baseline() if hasattr(encoded, "baseline") else None,
+        constant_share=constant_share(model, encoded.batches("train", 16, seed=0, steps=8, device=device)),
     )
 
 

@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
+from mvp_lite.experiments.recipes import UNPRUNED, Recipe
 from mvp_lite.experiments.settings import ModelSettings, floats, integers, option, words
 from mvp_lite.experiments.table import Cell, Table
 from mvp_lite.methods import METHODS
@@ -34,13 +35,13 @@ __all__ = [
 
 COLUMNS = (
     "split task method density kept scope distil seed steps lr score_lr score loss seconds "
-    "batch_size max_length precision model device threads hardware versions command"
+    "batch_size max_length precision model device threads hardware versions command "
+    "baseline constant_share losses changed"
 ).split()
 KEY = "split task method density scope distil seed steps batch_size max_length precision model".split()
 #: of a file of entries kept, with one row per matrix
 LAYER_COLUMNS = "task method density scope distil seed layer numel kept".split()
 _LAYER_KEY = LAYER_COLUMNS[:6]
-_UNPRUNED = ("dense", "scratch")
 
 Log = Callable[[str], None]
 
@@ -57,7 +58,8 @@ class Grid(ModelSettings):
     methods: Sequence[str] = option(
         ("dense", "magnitude", "movement", "soft_movement", "l0"),
         read=words,
-        help=f'{", ".join(METHODS)}, "dense", or "scratch" (dense from random weights)',
+        help=f'{", ".join(METHODS)}, perhaps with options as in "movement magnitude_init=0.2", "dense", or "scratch" '
+        "(dense from random weights)",
     )
     densities: Sequence[float] = option((0.1, 0.03), read=floats, help="fractions of the weights kept")
     seeds: Sequence[int] = option((0,), read=integers, help="seeds of the reported runs")
@@ -89,13 +91,11 @@ class Grid(ModelSettings):
 
     def check(self) -> None:
         """Raise ValueError for a setting that no run could have."""
-        known = (*_UNPRUNED, *METHODS)
         for name in ("tasks", "methods", "densities", "seeds", "lrs"):
             if not getattr(self, name):
                 raise ValueError(f"{name} is empty: nothing to run")
         for method in self.methods:
-            if method not in known:
-                raise ValueError(f"methods={method!r}: must be one of {', '.join(known)}")
+            Recipe.parse(method)
         if both := set(self.seeds) & set(self.tune_seeds):
             raise ValueError(f"seeds {sorted(both)} are both tuned on and reported: keep them apart")
 
@@ -191,7 +191,7 @@ def run_order(grid: Grid) -> Iterator[tuple[int, float, str]]:
     for seed in grid.seeds:
         for density in sorted(grid.densities):
             for method in grid.methods:
-                item = (seed, 1.0 if method in _UNPRUNED else density, method)
+                item = (seed, 1.0 if method in UNPRUNED else density, method)
                 if item not in seen:
                     seen.add(item)
                     yield item
@@ -199,13 +199,15 @@ def run_order(grid: Grid) -> Iterator[tuple[int, float, str]]:
 
 def planned(grid: Grid, task: Task, split: str, method: str, density: float, seed: int, lr: float) -> Cell:
     """What is known of a run beforehand."""
-    dense, tuning = method in _UNPRUNED, split == "holdout"
+    recipe, tuning = Recipe.parse(method), split == "holdout"
+    dense = recipe.is_dense
+    scope = recipe.options.get("scope", grid.scope)
     return {
         "split": split,
         "task": task.name,
         "method": method,
         "density": 1.0 if dense else density,
-        "scope": "" if dense else ("global" if method in ("soft_movement", "l0") else grid.scope),
+        "scope": "" if dense else ("global" if recipe.name in ("soft_movement", "l0") else scope),
         "distil": grid.distill and not dense and not (tuning and grid.plain_lrs),
         "seed": seed,
         "steps": (tuning and grid.tune_steps) or grid.steps,
@@ -214,7 +216,7 @@ def planned(grid: Grid, task: Task, split: str, method: str, density: float, see
         "max_length": task.max_length,
         "precision": "bf16 autocast" if grid.bf16 else "float32",
         "model": grid.model_label,
-        "command": grid.command(),
+        "command": replace(grid, methods=(method,)).command(),
     }
 
 
@@ -244,6 +246,10 @@ def append_run(table: Table, cell: Cell, result: Result, log: Log) -> None:
         "kept": f"{result.density:.6g}",
         "score_lr": result.settings["score_lr"],
         "score": f"{result.score:.4f}",
+        "baseline": "" if result.baseline is None else f"{result.baseline:.4f}",
+        "constant_share": f"{result.constant_share:.4f}",
+        "losses": _curve(result.history["loss"]),
+        "changed": _curve(result.changed),
         "loss": f"{result.metrics['loss']:.5f}",
         "seconds": f"{result.seconds:.1f}",
     }
@@ -255,13 +261,21 @@ def append_run(table: Table, cell: Cell, result: Result, log: Log) -> None:
     )
 
 
+def _curve(values: Sequence[float]) -> str:
+    """Means over twenty parts of the run."""
+    parts = np.array_split(np.asarray(values, dtype=float), 20)
+    return " ".join(f"{part.mean():.4g}" for part in parts if part.size)
+
+
 def _fine_prune(grid: Grid, task: Task, cell: Cell, teacher: Any) -> Result:
-    dense = cell["method"] in _UNPRUNED
-    model = load_model(grid.model, task, pretrained=cell["method"] != "scratch", seed=cell["seed"])
+    recipe = Recipe.parse(cell["method"])
+    model = load_model(grid.model, task, pretrained=recipe.name != "scratch", seed=cell["seed"])
+    common: dict[str, Any] = {"lr": cell["lr"], "batch_size": grid.batch_size, "bf16": grid.bf16, "progress": False}
+    if recipe.dense_steps:
+        fine_prune(model, task, "dense", steps=recipe.dense_steps, seed=cell["seed"], teacher=teacher, **common)
     return fine_prune(
-        model, task, "dense" if dense else cell["method"], cell["density"], steps=cell["steps"], lr=cell["lr"],
-        batch_size=grid.batch_size, seed=cell["seed"], bf16=grid.bf16, teacher=teacher, progress=False,
-        **({} if dense else {"scope": cell["scope"]}),
+        model, task, recipe.method, cell["density"], steps=cell["steps"] - recipe.dense_steps, seed=cell["seed"],
+        teacher=teacher, **common, **({} if recipe.is_dense else recipe.options | {"scope": cell["scope"]}),
     )  # fmt: skip
 
 

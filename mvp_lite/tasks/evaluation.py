@@ -12,7 +12,7 @@ from mvp_lite.tasks.reading import Columns
 from mvp_lite.tasks.spans import best_spans, squad_scores
 from mvp_lite.tasks.specs import TaskSpec
 
-__all__ = ["evaluate", "predict"]
+__all__ = ["constant_answer", "evaluate", "predict"]
 
 
 def evaluate(
@@ -27,6 +27,26 @@ def evaluate(
     else:
         scores = squad_scores(_answer_texts(split, predicted, columns["context"], spec.optional), columns["answers"])
     return {"score": scores[spec.metrics[0]], "loss": loss, **scores}
+
+
+def constant_answer(spec: TaskSpec, columns: Columns) -> float:
+    """Score, in per cent, of the best answer that does not depend on the input: what is left of a model at chance level.
+
+    Classification: the most frequent class. Regression: 0. Span: the words at the best fixed place of the context
+    (of one to three words, on at most 500 examples).
+    """
+    if spec.task_type == "classification":
+        labels = np.asarray(columns["label"])
+        values = np.unique(labels)
+        return max(
+            _classification_scores(labels, np.full_like(labels, value), spec.metrics)[spec.metrics[0]] for value in values
+        )
+    if spec.task_type == "regression":
+        return 0.0
+    contexts, answers = [text.split() for text in columns["context"][:500]], columns["answers"][:500]
+    places = [(begin, begin + length) for begin in range(25) for length in (1, 2, 3)]
+    scores = [squad_scores([" ".join(words[slice(*place)]) for words in contexts], answers) for place in places]
+    return max(score[spec.metrics[0]] for score in scores)
 
 
 def predict(

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from mvp_lite.tasks.encoding import EncodedSplit, check_tokenizer, fingerprint, shuffled, sorted_by_length, tokenize
-from mvp_lite.tasks.evaluation import evaluate
+from mvp_lite.tasks.evaluation import constant_answer, evaluate
 from mvp_lite.tasks.reading import Columns, read_examples
 from mvp_lite.tasks.specs import SPECS, SPLITS, TASKS, TaskSpec
 
@@ -166,6 +166,7 @@ class EncodedTask:
         self.tokenizer = tokenizer
         self.max_length = min(task.max_length, tokenizer.model_max_length)
         self._splits: dict[str, EncodedSplit] = {}
+        self._baselines: dict[str, float] = {}
 
     def __repr__(self) -> str:
         return f"EncodedTask({self.task!r}, {type(self.tokenizer).__name__}, max_length={self.max_length})"
@@ -232,6 +233,15 @@ class EncodedTask:
         _check_integer("batch_size", batch_size, 1)
         device = next(model.parameters()).device if device is None else device
         return evaluate(model, encoded, self.task.spec, self.task.examples[split], batch_size, device)
+
+    def baseline(self, split: str = "validation") -> float:
+        """Score of the best answer that is the same for every input, in per cent: what chance level means.
+
+        Classification: the most frequent class. Regression: 0. Span: the best fixed place in the context.
+        """
+        if split not in self._baselines:
+            self._baselines[split] = constant_answer(self.task.spec, self.task.examples[_check_split(split)])
+        return self._baselines[split]
 
     def check_head(self, model: torch.nn.Module) -> None:
         """Raise ValueError if the model's head is not this task's, in type or number of outputs."""
