@@ -97,8 +97,8 @@ class Settings:
             raise ValueError(
                 f"min_density={self.min_density!r}: must lie in [0, density={self.density!r}], and needs scope='global'"
             )
-        for name in ("density", "initial_density", "min_density", "threshold", "penalty"):
-            if not isinstance(getattr(self, name), str):
+        for name in ("density", "initial_density", "min_density", "threshold", "penalty", "magnitude_init"):
+            if not isinstance(getattr(self, name), str | None):
                 # A checkpoint that is loaded without pickle refuses numpy's numbers.
                 object.__setattr__(self, name, float(getattr(self, name)))
 
@@ -223,6 +223,10 @@ class Method:
         """Does the penalty depend on what the run does, that is, on the density and on |dL/dS|?"""
         return False
 
+    def advice(self) -> list[str]:
+        """What to try where a run has ended at chance level."""
+        return ["train longer", "keep more weights", "choose another learning rate"]
+
     def state_dict(self) -> dict[str, Any]:
         """Numbers that change over a run, beside the scores."""
         return {"penalty": self.penalty}
@@ -258,6 +262,10 @@ class Movement(TopVMethod):
 
     name = "movement"
     learned = True
+
+    def advice(self) -> list[str]:
+        found = [] if self.magnitude_init else ["start the scores from magnitude (magnitude_init=0.2)"]
+        return found + super().advice()
 
 
 class Random(TopVMethod):

@@ -17,7 +17,7 @@ import gc
 import math
 import warnings
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -25,7 +25,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from mvp_lite.diagnosis import MaskChanges
+from mvp_lite.diagnosis import Diagnosis, MaskChanges
 from mvp_lite.groups import GroupMaker, WeightGroups, find_maker
 from mvp_lite.matrices import PrunedMatrix, find_matrices, some_names
 from mvp_lite.methods import Method, Settings, TopVMethod, find_method
@@ -135,7 +135,7 @@ class Pruner:
         self._score_optimizer: Optimizer | None = None
         self._optimizer: Optimizer | None = None
         self._handles: list[Any] = []
-        self.mask_changes = MaskChanges()
+        self._mask_changes = MaskChanges()
         self._sign = 1.0
         self._mean_gradient: Tensor | None = None
         self._sampled_step = -1
@@ -193,11 +193,11 @@ class Pruner:
             matrix.master = matrix.weight.detach().clone()
         if self.method.magnitude_init:
             for group in self.groups:
-                scores = self.method.initial_scores(group.magnitude())
-                if isinstance(group.scores, nn.Parameter) and scores is not None:
-                    group.scores.data.copy_(scores)
+                start = self.method.initial_scores(group.magnitude())
+                if isinstance(group.scores, nn.Parameter) and start is not None:
+                    group.scores.data.copy_(start)
         self._update_masks()
-        self.mask_changes.observe([group.mask for group in self.groups])
+        self._mask_changes.observe([group.mask for group in self.groups])
         self._update_penalty()
         return self
 
@@ -262,7 +262,7 @@ class Pruner:
         self._mean_gradient = None
         self.method.after_step(self.steps_done, [S.data for S in self._learned_scores()], mean_gradient)
         self._update_masks()
-        self.mask_changes.observe([group.mask for group in self.groups])
+        self._mask_changes.observe([group.mask for group in self.groups])
         self._update_penalty()
 
     def _restore_masked(self) -> None:
@@ -439,6 +439,30 @@ class Pruner:
         rows = [(x.name, tuple(x.weight.shape), kept, kept / x.weight.numel(), kept == 0) for x, kept in pairs]
         return pd.DataFrame(rows, columns=["layer", "shape", "kept", "density", "empty"])
 
+    def diagnosis(
+        self,
+        losses: Sequence[float] = (),
+        *,
+        score: float | None = None,
+        baseline: float | None = None,
+        examples: int | None = None,
+        constant_share: float | None = None,
+    ) -> Diagnosis:
+        """Did the run work? `print(pruner.diagnosis(losses, score=..., baseline=...))` says it in a sentence.
+
+        Args:
+            losses: training loss of each step so far.
+            score, baseline: on held-out examples, in per cent: of the model, and of the best answer that is the same
+                for every input (for classification the share of the most frequent class).
+            examples: number of held-out examples, for the standard error.
+            constant_share: what `mvp_lite.diagnosis.constant_share(model, batches)` returned; judges where there is no
+                score.
+        """
+        changes = self._mask_changes
+        return Diagnosis(
+            losses, changes.densities, changes.changed, score, baseline, examples, constant_share, self.method.advice()
+        )
+
     def settings(self) -> dict[str, Any]:
         """What must agree for a saved state to fit."""
         asked, schedule = self.method.settings, self.schedule
@@ -467,6 +491,7 @@ class Pruner:
         state["master"] = {matrix.name: matrix.master for matrix in self.matrices}
         state["scores"] = {group.name: group.scores.data for group in self.groups if group.scores is not None}
         state["method"] = self.method.state_dict()
+        state["mask_changes"] = self._mask_changes.state_dict()
         if self._score_optimizer is not None:
             state["score_optimizer"] = self._score_optimizer.state_dict()
         return state
@@ -499,6 +524,7 @@ class Pruner:
         self.steps_done, self._sampled_step = state["steps_done"], -1
         self.method.load_state_dict(state["method"])
         self._update_masks()
+        self._mask_changes.load_state_dict(state["mask_changes"], [group.mask for group in self.groups])
 
     def _save_hook(self, _: Optimizer, state: dict[str, Any]) -> dict[str, Any]:
         return {**state, STATE_KEY: self.state_dict()}

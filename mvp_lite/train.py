@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from mvp_lite.diagnosis import constant_share
+from mvp_lite.diagnosis import Diagnosis, constant_share
 from mvp_lite.distill import Teacher
 from mvp_lite.methods import Method
 from mvp_lite.pruner import Pruner
@@ -25,6 +25,8 @@ __all__ = ["EncodedTaskLike", "Result", "TaskLike", "default_device", "fine_prun
 
 # A dense float matrix has almost no exact zeros; one that was quantized to 8 bits has some per cent.
 _DENSE = 0.9
+#: training examples whose hidden states the diagnosis compares
+_LOOKED_AT = 64
 
 
 class EncodedTaskLike(Protocol):
@@ -73,10 +75,7 @@ class Result:
         seconds: wall time.
         model: without hooks; pruned entries are zeros.
         masters: for each pruned matrix its dense weights at the end, pruned entries included, on the CPU.
-        changed: fraction of the mask's entries that changed after each step; empty without pruning.
-        baseline: score of the best answer that is the same for every input, see `Task.baseline`; None if the task
-            does not know it.
-        constant_share: see `diagnosis.constant_share`, on training examples.
+        diagnosis: did the run work? Its `verdict` says it in a sentence, its `plot()` in a picture.
         scores: for each pruned matrix, or set of groups, the scores that decided its mask, on the CPU; empty for
             magnitude, whose scores are the absolute values of the masters.
     """
@@ -91,9 +90,7 @@ class Result:
     model: nn.Module
     masters: dict[str, Tensor]
     scores: dict[str, Tensor]
-    changed: list[float]
-    baseline: float | None
-    constant_share: float
+    diagnosis: Diagnosis
 
     def __repr__(self) -> str:
         method, task = self.settings["method"], self.settings["task"]
@@ -234,9 +231,7 @@ def fine_prune(
         scores={group.name: group.scores.detach().cpu() for group in pruner.groups if group.scores is not None}
         if pruner
         else {},
-        changed=pruner.mask_changes.fractions() if pruner else [],
-        baseline=encoded.baseline() if hasattr(encoded, "baseline") else None,
-        constant_share=constant_share(model, encoded.batches("train", 16, seed=0, steps=8, device=device)),
+        diagnosis=_diagnosis(model, pruner, encoded, batch_size, device, rows, metrics["score"]),
     )
 
 
@@ -265,6 +260,22 @@ def _train(
         scheduler.step()
         optimizer.zero_grad()
         yield step, loss.item(), density, lr, penalty
+
+
+def _diagnosis(
+    model: nn.Module, pruner: Pruner | None, encoded: EncodedTaskLike, batch_size: int, device: torch.device,
+    rows: list[tuple[int, float, float, float, float]], score: float,
+) -> Diagnosis:  # fmt: skip
+    """Of a finished run; a task of the user's own need not know its baseline."""
+    baseline, examples = encoded.baseline("validation") if hasattr(encoded, "baseline") else (None, None)
+    share = None
+    if any(isinstance(module, nn.Linear) for module in model.modules()):
+        batches = encoded.batches("train", batch_size, seed=0, steps=max(2, _LOOKED_AT // batch_size), device=device)
+        share = constant_share(model, batches)
+    losses = [row[1] for row in rows]
+    if pruner is not None:
+        return pruner.diagnosis(losses, score=score, baseline=baseline, examples=examples, constant_share=share)
+    return Diagnosis(losses, score=score, baseline=baseline, examples=examples, constant_share=share)
 
 
 def _check_attributes(argument: str, value: Any, protocol: type) -> None:

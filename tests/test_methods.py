@@ -8,6 +8,8 @@ import warnings
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from nets import METHODS, TOP_V, Net, batch, layers, loss_of, make, same, snapshot, train
 from torch import nn
 
@@ -358,3 +360,135 @@ def test_a_pruner_that_nobody_holds_is_not_in_the_way():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         make("magnitude", net=net)
+
+
+# --- scores that start from magnitude -----------------------------------------------------------------------------
+
+
+def test_the_start_of_the_scores_by_hand():
+    """c = 0.5, score_lr 0.1 and 40 steps: a score can travel 2, so 1 for a weight of average magnitude."""
+    method = methods.Movement(Settings(Schedule(40, 0, 0), 0.5, score_lr=0.1, magnitude_init=0.5, score_init=3.0))
+    assert method.travel == pytest.approx(2.0)
+    start = method.initial_scores(torch.tensor([[1.0, 3.0], [0.0, 4.0]]))
+    torch.testing.assert_close(start, torch.tensor([[2.5, 3.5], [2.0, 4.0]]))
+
+
+@given(st.floats(1e-6, 1e6), st.floats(1e-5, 10.0), st.integers(10, 10_000))
+def test_the_dial_has_no_units(scale, score_lr, steps):
+    """The start, measured in what a score can travel, knows neither the scale of W nor learning rate nor steps."""
+    W = torch.tensor([0.5, 1.0, 2.0, 4.5], dtype=torch.float64)
+    one = methods.Movement(Settings(SCHEDULE, 0.5, magnitude_init=0.3))
+    other = methods.Movement(Settings(Schedule(steps, 0, 0), 0.5, score_lr=score_lr, magnitude_init=0.3))
+    expected = 0.3 * (W / 2.0 - 1.0)
+    torch.testing.assert_close(one.initial_scores(W) / one.travel, expected)
+    torch.testing.assert_close(other.initial_scores(scale * W) / (0.5 * score_lr * steps), expected)
+
+
+def test_adam_moves_a_score_by_its_travel_and_no_further():
+    """A gradient that never changes sign or size, under linear decay to 0: the longest way there is."""
+    S = nn.Parameter(torch.zeros(3, dtype=torch.float64))
+    method = methods.Movement(Settings(Schedule(400, 0, 0), 0.5, score_lr=0.02))
+    adam = torch.optim.Adam([S], lr=0.02)
+    decay = torch.optim.lr_scheduler.LambdaLR(adam, lambda step: 1.0 - step / 400)
+    for _ in range(400):
+        S.grad = torch.tensor([-1.0, -1e-3, 5.0], dtype=torch.float64)
+        adam.step()
+        decay.step()
+    torch.testing.assert_close(S.detach(), method.travel * torch.tensor([1.0, 1.0, -1.0]).double(), rtol=5e-3, atol=0.0)
+
+
+@pytest.mark.parametrize("name", ["movement", "soft_movement", "l0"])
+def test_magnitude_sets_the_order_and_leaves_the_mean(name):
+    W = torch.randn(30, 20, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    plain, moved = (methods.METHODS[name](Settings(SCHEDULE, 0.5, magnitude_init=c)) for c in (0.0, 0.4))
+    start = plain.initial_scores(W.abs())
+    assert bool((start == plain.start).all()), "c = 0 is the papers' start"
+    start = moved.initial_scores(W.abs())
+    assert torch.equal(start.flatten().argsort(), W.abs().flatten().argsort())
+    assert float(start.mean()) == pytest.approx(moved.start, abs=1e-9)
+
+
+def test_weights_of_zero_start_equal():
+    method = methods.Movement(Settings(SCHEDULE, 0.5, magnitude_init=0.4))
+    assert torch.equal(method.initial_scores(torch.zeros(3, 4)), torch.zeros(3, 4))
+
+
+def test_groups_start_from_the_sums_of_their_magnitudes():
+    net = Net()
+    pruner = mvp.Pruner(net, density=0.5, total_steps=20, groups="rows", magnitude_init=0.4, score_lr=0.5)
+    for group, block in zip(pruner.groups, net.blocks, strict=True):
+        W = block.weight.detach().abs().sum(1)
+        torch.testing.assert_close(group.scores.detach().flatten(), 0.4 * 5.0 * (W / W.mean() - 1))
+
+
+def test_scores_start_from_the_weights_at_attach():
+    """A checkpoint may be loaded after the pruner was made."""
+    net = Net(0)
+    opt = torch.optim.AdamW(net.parameters())
+    pruner = mvp.Pruner(net, density=0.5, total_steps=20, magnitude_init=0.4)
+    net.load_state_dict(Net(1).state_dict())
+    pruner.attach(opt)
+    other = mvp.Pruner(Net(1), density=0.5, total_steps=20, magnitude_init=0.4)
+    assert all(torch.equal(a.scores, b.scores) for a, b in zip(pruner.groups, other.groups, strict=True))
+
+
+@pytest.mark.parametrize("c", [0.0, 0.3])
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_the_learning_rate_of_the_scores_does_not_matter_for_hard_movement(c, optimizer):
+    """Start and every step of S are proportional to it, and top-v knows the order only. Powers of two scale exactly."""
+    runs = []
+    for power in (-12, 0, 9):
+        net, opt, pruner = make("movement", optimizer=optimizer, score_lr=0.25 * 2.0**power, magnitude_init=c)
+        masks_seen = []
+        losses = train(net, opt, range(20), after=lambda p=pruner, m=masks_seen: m.extend(x.mask for x in layers(p)))
+        runs.append((losses, masks_seen))
+    for losses, masks_seen in runs[1:]:
+        assert losses == runs[0][0]
+        assert all(torch.equal(a, b) for a, b in zip(masks_seen, runs[0][1], strict=True))
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"magnitude_init": -0.1}, r"magnitude_init=-0\.1: must be a number >= 0, or None"),
+        ({"magnitude_init": float("inf")}, "magnitude_init=inf: must be a number >= 0"),
+        ({"magnitude_init": "0.2"}, r"magnitude_init='0\.2': must be a number >= 0"),
+        ({"magnitude_init": True}, "magnitude_init=True: must be a number >= 0"),
+        ({"score_lr": 0.0}, r"score_lr=0\.0: must be a positive learning rate"),
+        ({"schedule": "quick"}, "schedule='quick': must be one of cubic, cosine, linear, or a function"),
+    ],
+)
+def test_settings_of_the_start_that_make_no_sense(options, match):
+    with pytest.raises(ValueError, match=match):
+        mvp.Pruner(Net(), **({"density": 0.2, "total_steps": 20} | options))
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_follows_the_shape_of_the_schedule(name):
+    """Top-v methods keep what it says; soft movement's threshold has its shape; the controllers aim at it."""
+    settings = Settings(Schedule(100, 10, 20, "cosine"), 0.2)
+    method = methods.METHODS[name](settings)
+    scores = torch.linspace(-3.0, 3.0, 1000)
+    if name == "soft_movement":
+        kept = method.masks([scores], 45)[0]
+        assert torch.equal(kept, masks.threshold_mask(scores, 0.05))
+    elif name != "l0":
+        assert int(method.masks([scores], 45)[0].sum()) == keep_count(1000, 0.6)
+
+
+def test_a_resumed_run_must_have_the_same_schedule_and_start():
+    _, opt, _ = make("movement", schedule="cosine", magnitude_init=0.25)
+    state = opt.state_dict()
+    _, same_run, _ = make("movement", schedule="cosine", magnitude_init=0.25)
+    same_run.load_state_dict(state)
+    for options, match in (
+        ({"magnitude_init": 0.25}, "schedule: saved 'cosine', here 'cubic'"),
+        ({"schedule": "cosine"}, r"magnitude_init: saved 0\.25, here 0\.0"),
+        ({"schedule": lambda p: 1 - p, "magnitude_init": 0.25}, r"schedule: saved 'cosine', here \[1\.0, 0\.95"),
+    ):
+        with pytest.raises(ValueError, match=match):
+            make("movement", **options)[1].load_state_dict(state)
+    _, opt, _ = make("movement", schedule=lambda p: (1 - p) ** 2)
+    make("movement", schedule=lambda p: (1 - p) ** 2)[1].load_state_dict(opt.state_dict())
+    with pytest.raises(ValueError, match=r"schedule: saved \[1\.0, 0\.9025"):
+        make("movement", schedule=lambda p: 1 - p)[1].load_state_dict(opt.state_dict())

@@ -24,8 +24,8 @@ gradient_free.batches gradient_free.layer gradient_free.costs gradient_free.r2 g
 gradient_free.mask_search gradient_free.scaling gradient_free.methods gradient_free.pruning gradient_free
 tasks.toy.language tasks.toy.pretraining tasks.toy tasks.specs tasks.spans tasks.reading tasks.encoding
 tasks.evaluation tasks.task tasks models
-experiments.table experiments.subsets experiments.settings experiments.remedies experiments.recipes experiments.grid experiments.lambdas
-experiments.structured experiments.unlabeled experiments.sizes experiments
+experiments.table experiments.subsets experiments.settings experiments.remedies experiments.recipes
+experiments.grid experiments.lambdas experiments.structured experiments.unlabeled experiments.sizes experiments
 course.ledger course.anatomy course.arguments course.analysis
 course.figures.style course.figures.matrices course.figures.movement course.figures.training course.figures.gates
 course.figures.comparisons course.figures.results course.figures.distillation course.figures.anatomy

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mvp_lite.schedule import check_schedule, cubic
+from mvp_lite.schedule import SHAPES, Schedule, check_schedule, cubic
 
 runs = st.tuples(st.integers(0, 50), st.integers(0, 50), st.integers(1, 200)).map(lambda r: (sum(r), r[0], r[1]))
 
@@ -69,3 +69,54 @@ def test_impossible_runs(arguments, match):
 @pytest.mark.parametrize("arguments", [(1, 0, 0), (10, 4, 5), (10, 9, 0), (10, 0, 9)])
 def test_possible_runs(arguments):
     check_schedule(*arguments)
+
+
+# Other shapes
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_named_shapes_fall_from_1_to_0(name):
+    values = [SHAPES[name](i / 100) for i in range(101)]
+    assert values[0] == 1.0 and values[-1] == 0.0 and all(a > b for a, b in pairwise(values))
+
+
+def test_cosine_starts_and_ends_flat_and_linear_is_even():
+    cosine, linear = (Schedule(120, 10, 10, shape) for shape in ("cosine", "linear"))
+    assert cosine.value(60, 1.0, 0.1) == pytest.approx(0.55) == linear.value(60, 1.0, 0.1)
+    assert linear.value(35, 1.0, 0.1) == pytest.approx(0.775) and cosine.value(35, 1.0, 0.1) > 0.86
+    assert cosine.value(11, 1.0, 0.0) > 0.9997 and cubic(11, 1.0, 0.0, 120, 10, 10) < 0.971
+
+
+@given(runs, st.floats(0.01, 1.0), st.floats(0.0, 1.0))
+def test_the_cubic_shape_is_the_cubic_schedule(run, initial, final):
+    for t in range(run[0] + 1):
+        assert Schedule(*run).value(t, initial, final) == cubic(t, initial, final, *run)
+
+
+def test_a_function_of_progress():
+    def square(progress):
+        return (1.0 - progress) ** 2
+
+    schedule = Schedule(100, 10, 20, square)
+    assert [schedule.value(t, 1.0, 0.2) for t in (10, 80, 99)] == [1.0, 0.2, 0.2]
+    assert schedule.value(45, 1.0, 0.2) == pytest.approx(0.2 + 0.8 / 4)
+    assert schedule.fingerprint == Schedule(100, 10, 20, lambda p: 1 - 2 * p + p * p).fingerprint[:1] + [
+        pytest.approx(value) for value in schedule.fingerprint[1:]
+    ]
+    assert schedule.fingerprint != Schedule(100, 10, 20, lambda p: (1 - p) ** 3).fingerprint
+
+
+@pytest.mark.parametrize(
+    ("shape", "error", "match"),
+    [
+        ("quartic", ValueError, "schedule='quartic': must be one of cubic, cosine, linear, or a function"),
+        (0.5, TypeError, r"schedule=0\.5: a name \(cubic, cosine, linear\) or a function of progress"),
+        (lambda p: p, ValueError, r"returned 0\.0 at progress 0; it must go from 1 at progress 0 to 0 at progress 1"),
+        (lambda p: 1.0, ValueError, r"returned 1\.0 at progress 1"),
+        (lambda p: 1 - p if p in (0, 1) else 2.0, ValueError, r"returned 2\.0 at progress 0\.05"),
+        (lambda p: float("nan"), ValueError, "returned nan at progress 0"),
+    ],
+)
+def test_a_wrong_shape(shape, error, match):
+    with pytest.raises(error, match=match):
+        Schedule(100, 10, 20, shape)

@@ -16,7 +16,7 @@ from mvp_lite import groups
 from mvp_lite.matrices import PrunedMatrix
 from mvp_lite.methods import Method, Movement
 
-__all__ = ["GROUPS", "REMEDIES", "Centered", "Compensated", "Frozen", "Leaking", "Sensitivity", "Seldom"]
+__all__ = ["GROUPS", "REMEDIES", "Centered", "Compensated", "Frozen", "Leaking", "Seldom", "Sensitivity"]
 
 
 class Frozen(Movement):

@@ -30,7 +30,7 @@ def evaluate(
 
 
 def constant_answer(spec: TaskSpec, columns: Columns) -> float:
-    """Score, in per cent, of the best answer that does not depend on the input: what is left of a model at chance level.
+    """Score, in per cent, of the best answer that is the same for every input: chance level.
 
     Classification: the most frequent class. Regression: 0. Span: the words at the best fixed place of the context
     (of one to three words, on at most 500 examples).
@@ -39,7 +39,8 @@ def constant_answer(spec: TaskSpec, columns: Columns) -> float:
         labels = np.asarray(columns["label"])
         values = np.unique(labels)
         return max(
-            _classification_scores(labels, np.full_like(labels, value), spec.metrics)[spec.metrics[0]] for value in values
+            _classification_scores(labels, np.full_like(labels, value), spec.metrics)[spec.metrics[0]]
+            for value in values
         )
     if spec.task_type == "regression":
         return 0.0

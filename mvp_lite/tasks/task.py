@@ -234,14 +234,14 @@ class EncodedTask:
         device = next(model.parameters()).device if device is None else device
         return evaluate(model, encoded, self.task.spec, self.task.examples[split], batch_size, device)
 
-    def baseline(self, split: str = "validation") -> float:
-        """Score of the best answer that is the same for every input, in per cent: what chance level means.
+    def baseline(self, split: str = "validation") -> tuple[float, int]:
+        """(score, number of examples) of the best answer that is the same for every input, in per cent: chance level.
 
         Classification: the most frequent class. Regression: 0. Span: the best fixed place in the context.
         """
         if split not in self._baselines:
             self._baselines[split] = constant_answer(self.task.spec, self.task.examples[_check_split(split)])
-        return self._baselines[split]
+        return self._baselines[split], self.task.size(split)
 
     def check_head(self, model: torch.nn.Module) -> None:
         """Raise ValueError if the model's head is not this task's, in type or number of outputs."""
