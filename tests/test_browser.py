@@ -28,9 +28,12 @@ history = {"W": start - 0.1 * steps, "G": start.cos() * (1 + steps), "S": steps 
 history["M"] = (history["S"] >= 0).float()
 runs = pd.DataFrame({"source": "toy", "task": "qa", "lam": [1.0, 10.0, 100.0], "kept": [0.9, 0.5, 0.1]})
 results = pd.DataFrame({"density": [0.03, 0.1], "score": [70.0, 90.0], "method": "movement", "task": "qa"})
-results = results.assign(split="validation", seed=0)"""
+results = results.assign(split="validation", seed=0)
+turn = {"magnitude": start.abs(), "movement": start.sin(), "kept": start > 0, "result": "error 0.5"}
+turns = {0.0: turn, 0.5: turn | {"kept": start.abs() > 1}}"""
 CALLS = {
     "density_against_lambda": "runs",
+    "dial": "turns",
     "explore": "results",
     "hard_concrete_gate": "",
     "layer_history": "history",

@@ -264,3 +264,36 @@ def test_training_draws_loss_and_density():
     np.testing.assert_allclose(line(right, "kept (right)").get_ydata(), [100, 50, 3])
     with pytest.raises(ValueError, match="history lacks the column 'loss'"):
         figures.training(history.drop(columns="loss"))
+
+
+# The dial
+
+
+def test_the_dial_draws_points_and_the_line_between_kept_and_pruned():
+    x, y, c = torch.tensor([0.5, 1.0, 2.0, 1.5]), torch.tensor([0.2, -0.1, 0.0, 0.3]), 0.4
+    score = y + c * x  # 0.4, 0.3, 0.8, 0.9
+    ax = figures.dial(x, y, score > 0.5, c)
+    kept, pruned = (line(ax, label) for label in ("kept", "pruned"))
+    np.testing.assert_allclose(kept.get_xydata(), [[2.0, 0.0], [1.5, 0.3]], atol=1e-6)
+    np.testing.assert_allclose(pruned.get_xydata(), [[0.5, 0.2], [1.0, -0.1]], atol=1e-6)
+    (x0, y0), (x1, y1) = line(ax, "equal scores").get_xydata()
+    assert (y1 - y0) / (x1 - x0) == pytest.approx(-c) and y0 + c * x0 == pytest.approx(0.6)
+    assert "equal scores" not in [drawn.get_label() for drawn in figures.dial(x, y, score > 9, c).lines]
+    with pytest.raises(ValueError, match=r"movement has shape \(2,\), expected \(4,\)"):
+        figures.dial(x, y[:2], score > 0.5, c)
+
+
+def test_scores_against_the_dial_have_dots_means_and_references():
+    runs = pd.DataFrame({"c": [0.0, 0.0, 0.2, 2.0], "score": [50.0, 60.0, 90.0, 80.0]})
+    ax = figures.score_against_dial(runs, {"magnitude": 75.0}, ylabel="accuracy")
+    assert list(line(ax, "movement from magnitude, mean").get_ydata()) == [55.0, 90.0, 80.0]
+    assert list(line(ax, "one run").get_ydata()) == [50.0, 60.0, 90.0, 80.0]
+    assert list(line(ax, "magnitude").get_ydata()) == [75.0, 75.0] and ax.get_ylabel() == "accuracy"
+    assert [text.get_text() for text in ax.get_xticklabels()] == ["0", "0.2", "2"]
+    for wrong, message in (
+        (runs.drop(columns="c"), "runs lacks the column 'c'"),
+        (runs.iloc[:0], "needs at least one run"),
+        (runs.assign(c=-1.0), "c >= 0 in all"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            figures.score_against_dial(wrong)

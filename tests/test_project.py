@@ -28,7 +28,7 @@ experiments.table experiments.subsets experiments.settings experiments.remedies 
 experiments.grid experiments.lambdas experiments.structured experiments.unlabeled experiments.sizes experiments
 course.ledger course.anatomy course.arguments course.analysis
 course.figures.style course.figures.matrices course.figures.movement course.figures.training course.figures.gates
-course.figures.comparisons course.figures.results course.figures.distillation course.figures.anatomy
+course.figures.comparisons course.figures.dial course.figures.results course.figures.distillation course.figures.anatomy
 course.figures.structure course.figures.audit course.figures.gradient_free course.figures course.notebook
 course.widgets course.exercises.tools
 course.exercises.n01 course.exercises.n02 course.exercises.n03 course.exercises.n04 course.exercises.n05

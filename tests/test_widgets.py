@@ -126,6 +126,19 @@ def test_quadrants_keep_their_limits_from_step_to_step(history, calls):
         course.widgets.layer_history({name: history[name] for name in "WGM"})
 
 
+def test_the_dial_shows_the_run_of_its_value(calls):
+    x = torch.tensor([[0.5, 1.5, 2.0]])
+    runs = {c: {"magnitude": x, "movement": x.cos() + c, "kept": x > 1 + c, "result": f"error {c}"} for c in (0.5, 0.0)}
+    c = slider(course.widgets.dial(runs), "c")
+    assert [value for _, value in c.options] == [0.0, 0.5]
+    c.value = 0.5
+    name, args, options = calls[-1]
+    assert name == "dial" and args[2] is runs[0.5]["kept"] and args[3] == 0.5
+    assert options["limits"] == pytest.approx((2.0, float(x.cos().min()), float(x.cos().max()) + 0.5))
+    with pytest.raises(ValueError, match="runs is empty"):
+        course.widgets.dial({})
+
+
 def test_scores_and_mask_takes_percentages(calls):
     scores = torch.randn(4, 5)
     kept = slider(course.widgets.scores_and_mask(scores), "kept (%)")

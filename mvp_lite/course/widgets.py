@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import ipywidgets
+import numpy as np
 import pandas as pd
 import torch
 from matplotlib import pyplot as plt
@@ -19,6 +20,7 @@ from mvp_lite.schedule import cubic
 
 __all__ = [
     "density_against_lambda",
+    "dial",
     "explore",
     "hard_concrete_gate",
     "layer_history",
@@ -59,6 +61,30 @@ def quadrants(history: Mapping[str, Any]) -> Any:
         ax.set_title(f"step {step} of {slider.max}")
 
     return _drawn(draw, step=slider)
+
+
+def dial(runs: Mapping[float, Mapping[str, Any]]) -> Any:
+    """A slider over the dial c of recorded runs: which weights stay, and the error or score of each run.
+
+    Args:
+        runs: c -> {"magnitude", "movement", "kept"} as `figures.dial` takes them, and "result", a text for the title.
+
+    Raises:
+        ValueError: no run.
+    """
+    if not runs:
+        raise ValueError("runs is empty: there is nothing to turn")
+    x, y = (np.concatenate([np.ravel(run[name]) for run in runs.values()]) for name in ("magnitude", "movement"))
+    limits = float(x.max()), float(y.min()), float(y.max())
+
+    def draw(c: float) -> None:
+        run = runs[c]
+        ax = figures.dial(run["magnitude"], run["movement"], run["kept"], c, limits=limits)
+        ax.set_title(f"c = {c:g}: {run['result']}")
+
+    style, layout = {"description_width": "6.5em"}, {"width": "28em"}
+    options = [(f"{c:g}", c) for c in sorted(runs)]
+    return _drawn(draw, c=ipywidgets.SelectionSlider(options=options, description="c", style=style, layout=layout))
 
 
 def scores_and_mask(scores: Any) -> Any:

@@ -11,6 +11,7 @@ from mvp_lite.course.figures.anatomy import (
 )
 from mvp_lite.course.figures.audit import points_lost, printed_and_released, printed_by_task
 from mvp_lite.course.figures.comparisons import predicted_measured, shares
+from mvp_lite.course.figures.dial import dial, score_against_dial
 from mvp_lite.course.figures.distillation import by_temperature, softened, teacher_gains
 from mvp_lite.course.figures.gates import density_against_lambda, gate_curves, hard_concrete_gate
 from mvp_lite.course.figures.gradient_free import (
@@ -38,6 +39,7 @@ __all__ = [
     "density_against_lambda",
     "density_by_head",
     "density_by_layer",
+    "dial",
     "gate_curves",
     "group_masks",
     "hard_concrete_gate",
@@ -56,6 +58,7 @@ __all__ = [
     "save",
     "schedules",
     "score_against_density",
+    "score_against_dial",
     "score_against_operations",
     "score_against_parameters",
     "score_against_weight",
