@@ -311,13 +311,21 @@ class PenalizedMethod(Method):
     def is_controlled(self) -> bool:
         return self.controller is not None
 
+    def pull(self, scores: Sequence[Tensor]) -> float:
+        r"""How much of its largest value $R'(S)$ has on average; the controller raises $\lambda$ where it is small."""
+        return 1.0
+
+    def settle(self, scores: Sequence[Tensor]) -> int:
+        """Move the scores, in place, to the density asked for; returns how many are kept."""
+        return masks.shift_to_density(scores, self.settings.density, self.level)
+
     def after_step(self, step: int, scores: Sequence[Tensor], mean_gradient: float | None) -> None:
         if self.controller is None:
             return
         if mean_gradient is not None:
-            self.controller.observe(mean_gradient)
+            self.controller.observe(mean_gradient / self.pull(scores))
         if self.settings.schedule.done(step):
-            kept = masks.shift_to_density(scores, self.settings.density, self.level)
+            kept = self.settle(scores)
             total = sum(S.numel() for S in scores)
             if kept > 1.01 * masks.keep_count(total, self.settings.density) and not self._warned:
                 self._warned = True
@@ -383,6 +391,14 @@ class L0(PenalizedMethod):
 
     def masks(self, scores: Sequence[Tensor], step: int) -> list[Tensor]:
         return [masks.hard_concrete_test_mask(S) for S in scores]
+
+    def pull(self, scores: Sequence[Tensor]) -> float:
+        # R' is 12 times smaller where the gates start than at its largest, and smaller still once most are closed.
+        means = [self.penalty_gradient(S, len(scores)).sum() for S in scores]
+        return max(4.0 * float(torch.stack(means).sum()), 1e-6) if means else 1.0
+
+    def settle(self, scores: Sequence[Tensor]) -> int:
+        return masks.squeeze_to_density(scores, self.settings.density, self.level)
 
     def sample(self, scores: Tensor, generator: torch.Generator) -> Tensor:
         noise = torch.rand(scores.shape, generator=generator, device=scores.device, dtype=scores.dtype)
