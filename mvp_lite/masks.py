@@ -26,6 +26,7 @@ __all__ = [
     "hard_concrete_test_mask",
     "keep_count",
     "shift_to_density",
+    "squeeze_to_density",
     "threshold_mask",
     "top_v",
     "top_v_global",
@@ -113,10 +114,48 @@ def shift_to_density(scores: Sequence[Tensor], density: float, threshold: float)
         How many entries are meant to be above the threshold now: `keep_count`, or more where so many scores are equal
         that it cannot be met.
     """
+    boundary = _boundary(scores, density)
+    if boundary is None:
+        return sum(S.numel() for S in scores)
+    count, lowest_kept, next_below = boundary
+    shift = math.log(threshold / (1.0 - threshold)) - float(lowest_kept + next_below) / 2.0
+    for S in scores:
+        S += shift
+    return count
+
+
+def squeeze_to_density(scores: Sequence[Tensor], density: float, threshold: float) -> int:
+    r"""The same for scores whose mask is not only 0 or 1: move those on the wrong side of the threshold, no others.
+
+    The gate of `hard_concrete` scales its weight, so that `shift_to_density` would scale all the weights that stay.
+    Here scores that must fall below the threshold are squeezed, in their order, with those up to one logit below it;
+    scores that must rise above it likewise. Not in the papers.
+
+    Args, returns: as `shift_to_density`.
+    """
+    boundary = _boundary(scores, density)
+    if boundary is None:
+        return sum(S.numel() for S in scores)
+    count, lowest_kept, next_below = boundary
+    level, margin = math.log(threshold / (1.0 - threshold)), 1e-3  # rounding must not carry a score across
+    first, last = level - 1.0, level + 1.0
+    if float(next_below) > level - margin:
+        factor = (1.0 - margin) / (float(next_below) - first)
+        for S in scores:
+            S.copy_(torch.where((S > first) & (S <= next_below), first + (S - first) * factor, S))
+    if float(lowest_kept) < level + margin:
+        factor = (1.0 - margin) / (last - float(lowest_kept))
+        for S in scores:
+            S.copy_(torch.where((S < last) & (S >= lowest_kept), last - (last - S) * factor, S))
+    return count
+
+
+def _boundary(scores: Sequence[Tensor], density: float) -> tuple[int, Tensor, Tensor] | None:
+    """How many scores of the pool stay, the lowest of them, and the highest of the others; None if all stay."""
     pool = torch.cat([S.reshape(-1) for S in scores])
     count = keep_count(pool.numel(), density)
     if count == pool.numel():
-        return count
+        return None
     kept = top_k(pool, count)
     lowest_kept, next_below = pool[kept].min(), pool[~kept].max()
     if bool(lowest_kept == next_below) and int((pool == lowest_kept).sum()) > count / 100:
@@ -125,10 +164,7 @@ def shift_to_density(scores: Sequence[Tensor], density: float, threshold: float)
         below = pool[pool < lowest_kept]
         count = pool.numel() - below.numel()
         next_below = below.max() if below.numel() else lowest_kept - 1.0
-    shift = math.log(threshold / (1.0 - threshold)) - float(lowest_kept + next_below) / 2.0
-    for S in scores:
-        S += shift
-    return count
+    return count, lowest_kept, next_below
 
 
 def hard_concrete(scores: Tensor, uniform: Tensor) -> Tensor:

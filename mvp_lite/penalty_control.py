@@ -2,7 +2,7 @@ r"""Reaching a density with soft movement or L0 in one run. This rule is ours, n
 
 In the papers the density is an outcome of $\lambda$, and $\lambda$ is found by repeated runs. Here a controller sets
 $\lambda$ during the run: if the model is too dense, $\lambda$ grows. From the start of the cool-down on
-`masks.shift_to_density` takes out the error that is left.
+`masks.shift_to_density`, for L0 `masks.squeeze_to_density`, takes out the error that is left.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ class PenaltyController:
     r"""Proportional-integral control of $\log\lambda$ on the error $e=\log(\text{density}/\text{target})$.
 
     $\lambda=\bar g\,N\,\mu$ with $\log\mu=I+8e$, where I grows by $0.05\,e$ a step. $\bar g$ is the running mean of
-    $|\partial\mathcal L/\partial S|$; it makes the rule independent of the scale of loss and weights. N is the number
-    of scores. The gains come from a simulation of Adam on noisy gradients (300 to 1500 steps), not from any accuracy.
+    $|\partial\mathcal L/\partial S|$ (of L0: see `methods.L0.observe`); it makes the rule independent of the scale of
+    loss and weights. N is the number of scores. The gains come from a simulation of Adam on noisy gradients (300 to
+    1500 steps), not from any accuracy.
     """
 
     def __init__(self, start: float = 0.1) -> None:

@@ -116,7 +116,7 @@ def test_a_method_without_a_model(name):
 
 
 def test_the_controller_is_at_work_from_the_cool_down_on():
-    """Scores are shifted to the density after the first step that has the final density, and not before."""
+    """Scores are moved to the density after the first step that has the final density, and not before."""
     for name in ("soft_movement", "l0"):
         method = methods.METHODS[name](Settings(SCHEDULE, 0.25))
         for step in (15, 16):
@@ -125,7 +125,41 @@ def test_the_controller_is_at_work_from_the_cool_down_on():
             method.after_step(step, scores, 1e-3)
             assert torch.equal(before, scores[0]) == (step == 15)
         assert int((scores[0].sigmoid() > method.level).sum()) == 12
-        assert method.controller.mean_gradient == pytest.approx(1e-3)
+        assert name == "l0" or method.controller.mean_gradient == pytest.approx(1e-3)
+
+
+@pytest.mark.parametrize("start", [2.197, 6.0, -6.0])
+def test_the_controller_of_the_gates_knows_how_weak_their_penalty_is(start):
+    """At the start lambda R'(S) is ten times what it is for soft movement, wherever the gates are."""
+    method, soft = (methods.METHODS[name](Settings(SCHEDULE, 0.25)) for name in ("l0", "soft_movement"))
+    scores = [torch.full((8, 6), start), torch.full((6, 4), start)]
+    for one, S in ((method, scores), (soft, [torch.zeros_like(S) for S in scores])):
+        one.after_step(1, S, 1e-4)
+        one.update_penalty(5, 0.9, 72)
+    pulls = [one.penalty * one.penalty_gradient(S, 2) for one, S in ((method, scores[0]), (soft, torch.zeros(8, 6)))]
+    torch.testing.assert_close(pulls[0], 10 * pulls[1])
+
+
+def test_the_penalty_of_closed_gates_is_finite():
+    method = methods.L0(Settings(SCHEDULE, 0.25))
+    method.after_step(1, [torch.full((8, 6), -1000.0)], 1e-4)
+    method.update_penalty(5, 0.9, 48)
+    assert 0 < method.penalty < float("inf")
+
+
+@pytest.mark.parametrize("warmup", [0, 3])
+def test_the_scale_of_the_gates_penalty_is_that_of_the_warm_up(warmup):
+    """Gradients that grow when too many gates close must not close more of them."""
+
+    def scale(gradients):
+        method = methods.L0(Settings(Schedule(20, warmup, 4), 0.25))
+        for step, gradient in enumerate(gradients, 1):
+            method.after_step(step, [torch.full((8, 6), 2.197)], gradient)
+        return method.controller.mean_gradient
+
+    seen = max(warmup, 1)
+    assert scale([1e-4] * 10) == pytest.approx(scale([1e-4] * seen + [1.0] * 5))
+    assert scale([1e-4] * seen) < 0.9 * scale([1e-4] * (seen - 1) + [2.0])
 
 
 def test_the_controller_aims_at_the_scheduled_density():

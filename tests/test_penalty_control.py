@@ -6,7 +6,7 @@ from itertools import pairwise
 import pytest
 import torch
 
-from mvp_lite.masks import shift_to_density
+from mvp_lite.masks import hard_concrete_test_mask, shift_to_density, squeeze_to_density
 from mvp_lite.penalty_control import PenaltyController
 
 
@@ -42,6 +42,54 @@ def test_a_few_equal_scores_do_not_matter():
     scores[0][500] = scores[0][499]
     assert shift_to_density(scores, 0.5, 0.2) == 500
     assert abs(int((scores[0].sigmoid() > 0.2).sum()) - 500) <= 1
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("threshold", [1 / 12, 0.5, 0.8])
+@pytest.mark.parametrize("density", [0.01, 0.3, 0.77])
+def test_squeezing_moves_only_what_is_on_the_wrong_side(density, threshold, dtype):
+    """And what lies within one logit of the threshold there; count exact, order kept."""
+    torch.manual_seed(0)
+    scores = [3 * torch.randn(20, 30, dtype=dtype), 3 * torch.randn(40, 10, dtype=dtype) - 1]
+    before = torch.cat([S.flatten() for S in scores])
+    level, count = math.log(threshold / (1 - threshold)), int(density * 1000 + 0.5)
+    too_dense = int((before > level).sum()) > count
+    assert squeeze_to_density(scores, density, threshold) == count
+    after = torch.cat([S.flatten() for S in scores])
+    assert int((after.sigmoid() > threshold).sum()) == count
+    assert bool((after[before.argsort()].diff() >= 0).all())
+    right = (after > level) | (before < level - 1) if too_dense else (after < level) | (before > level + 1)
+    assert torch.equal(before[right], after[right]) and 0 < int((~right).sum())
+    assert float((after[~right] - level).abs().max()) <= 1 + 1e-5
+    again = [after.clone()]
+    assert squeeze_to_density(again, density, threshold) == count
+    torch.testing.assert_close(again[0], after, rtol=0, atol=2e-3)
+
+
+def test_squeezing_leaves_open_gates_open():
+    """A shift would close them in part: each gate is a factor of its weight."""
+    scores = [torch.linspace(0.0, 6.0, 1000)]
+    shifted = [scores[0].clone()]
+    best = scores[0] >= 4.5
+    before = hard_concrete_test_mask(scores[0])[best]
+    squeeze_to_density(scores, 0.25, 1 / 12)
+    shift_to_density(shifted, 0.25, 1 / 12)
+    masks = hard_concrete_test_mask(scores[0])
+    assert torch.equal(masks.ne(0), best) and torch.equal(masks[best], before)
+    assert float(hard_concrete_test_mask(shifted[0]).max()) < 0.3
+
+
+@pytest.mark.parametrize(("values", "kept"), [([3.0, 1.0, 1.0, 1.0, 0.9, -2.0], 4), ([0.5] * 6, 6), ([-5.0] * 6, 6)])
+def test_squeezing_loses_no_equal_scores(values, kept):
+    scores = [torch.tensor(values[:2]), torch.tensor(values[2:])]
+    assert squeeze_to_density(scores, 1 / 3, 0.2) == kept
+    assert int((torch.cat(scores).sigmoid() > 0.2).sum()) == kept
+
+
+def test_squeezing_at_full_density_moves_nothing():
+    scores = [torch.full((5, 5), -7.0)]
+    assert squeeze_to_density(scores, 1.0, 0.5) == 25
+    assert bool((scores[0] == -7.0).all())
 
 
 def controlled(gradient=1e-5):
