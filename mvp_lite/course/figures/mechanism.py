@@ -9,49 +9,54 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
 from mvp_lite.course.arguments import require_columns
-from mvp_lite.course.figures.style import OKABE_ITO, curve_style
+from mvp_lite.course.figures.style import curve_style
 
-__all__ = ["long_step_and_collapse"]
+__all__ = ["differing_states"]
 
-_SELECTIONS = {"scores": "weights that moved towards zero", "random": "random weights"}
+#: quantity -> what was done to the weights that are kept, at the end of the run
+_CHANGES = {
+    "between": "as trained",
+    "signs_between": "random signs",
+    "thinned_between": "3 in 10 of them",
+    "centered_between": "without constant outputs",
+}
 
 
-def long_step_and_collapse(table: pd.DataFrame, runs: Mapping[str, tuple[str, float]]) -> tuple[Axes, Axes]:
-    """Left: one removal just before pruning starts, predicted and actual. Right: the [CLS] state over each run.
+def differing_states(table: pd.DataFrame, runs: Mapping[str, tuple[str, float]]) -> tuple[Axes, Axes]:
+    """What part of the [CLS] state differs between inputs: over the steps of some runs, and over the layers of one.
+
+    Left: at the output of the last layer. Right: at the end of the first of the runs, with its weights as they are and
+    changed in three ways.
 
     Args:
-        table: one task of `experiments.mechanism.long_table`, one seed.
-        runs: label -> (recipe, density) of the curves on the right; the first is drawn on the left too.
+        table: one task and one seed of `experiments.mechanism.long_table`.
+        runs: label -> (recipe, density).
 
     Raises:
-        ValueError: a missing column, or a run that the table lacks.
+        ValueError: no run, a run that the table lacks, or a missing column.
     """
-    require_columns("table", table, "recipe", "density", "step", "quantity", "layer", "fraction", "value")
-    _, (left, right) = plt.subplots(1, 2, figsize=(9.6, 3.9), layout="constrained")
+    require_columns("table", table, "recipe", "density", "step", "quantity", "layer", "value")
+    if not runs:
+        raise ValueError("runs is empty: label -> (recipe, density)")
+    _, (left, right) = plt.subplots(1, 2, figsize=(9.6, 3.9), sharey=True, layout="constrained")
     for index, (label, (recipe, density)) in enumerate(runs.items()):
         run = table[(table["recipe"] == recipe) & (table["density"] == density)]
         if run.empty:
             raise ValueError(f"runs[{label!r}]: the table has no run of {recipe!r} at density {density:g}")
-        if index == 0:
-            _removal(left, run[run["step"] == run["step"].min()])
         last = run[(run["quantity"] == "between") & (run["layer"] == run["layer"].max())].sort_values("step")
-        right.plot(last["step"], last["value"], label=label, markersize=5, **curve_style(index))
-    right.set_yscale("log")
-    right.set_xlabel("optimizer step")
-    right.set_ylabel("part of the [CLS] state\nthat differs between inputs")
-    right.legend(loc="best")
+        left.plot(last["step"], last["value"], label=label, **curve_style(index))
+        if index == 0:
+            right.set_title(f"{label}: after the last step")
+            end = run[run["step"] == run["step"].max()]
+            for change, (quantity, words) in enumerate(_CHANGES.items()):
+                layers = end[end["quantity"] == quantity].sort_values("layer")
+                right.plot(layers["layer"] + 1, layers["value"], label=words, **curve_style(change))
+    left.set_yscale("log")
+    left.set_ylim(top=3)
+    left.set_title("output of the last layer")
+    left.set_xlabel("optimizer step")
+    left.set_ylabel("part of the [CLS] state\nthat differs between inputs")
+    right.set_xlabel("transformer layer")
+    for ax in (left, right):
+        ax.legend(loc="lower right" if ax is left else "lower left")
     return left, right
-
-
-def _removal(ax: Axes, now: pd.DataFrame) -> None:
-    for (which, words), color, marker in zip(_SELECTIONS.items(), OKABE_ITO, "os", strict=False):
-        for what, line, face in (("actual", "-", color), ("predicted", ":", "white")):
-            part = now[now["quantity"] == f"{what}_{which}"].sort_values("fraction")
-            ax.plot(
-                100 * part["fraction"], part["value"], line, color=color, marker=marker, markerfacecolor=face,
-                label=f"{words}: {'measured' if what == 'actual' else 'first order'}",
-            )  # fmt: skip
-    ax.axhline(0, color="#000000", linewidth=0.8)
-    ax.set_xlabel("weights removed at once (%)")
-    ax.set_ylabel("change of the loss (nats)")
-    ax.legend(loc="best")
