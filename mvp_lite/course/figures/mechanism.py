@@ -38,7 +38,7 @@ def differing_states(table: pd.DataFrame, runs: Mapping[str, tuple[str, float]])
     require_columns("table", table, "recipe", "density", "step", "quantity", "layer", "value")
     if not runs:
         raise ValueError("runs is empty: label -> (recipe, density)")
-    _, (left, right) = plt.subplots(1, 2, figsize=(9.6, 3.9), sharey=True, layout="constrained")
+    _, (left, right) = plt.subplots(1, 2, figsize=(9.6, 4.3), sharey=True, layout="constrained")
     for index, (label, (recipe, density)) in enumerate(runs.items()):
         run = table[(table["recipe"] == recipe) & (table["density"] == density)]
         if run.empty:
@@ -58,5 +58,5 @@ def differing_states(table: pd.DataFrame, runs: Mapping[str, tuple[str, float]])
     left.set_ylabel("part of the [CLS] state\nthat differs between inputs")
     right.set_xlabel("transformer layer")
     for ax in (left, right):
-        ax.legend(loc="lower right" if ax is left else "lower left")
+        ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.15), ncols=2)
     return left, right
