@@ -12,6 +12,7 @@ from typing import Any
 from mvp_lite import __version__
 from mvp_lite.experiments.grid import Grid, ToyGrid, run_grid
 from mvp_lite.experiments.lambdas import LambdaSweep, run_lambdas
+from mvp_lite.experiments.mechanism import Mechanism, run_mechanism
 from mvp_lite.experiments.settings import Settings
 from mvp_lite.experiments.sizes import SizesGrid, run_sizes
 from mvp_lite.experiments.structured import StructuredGrid, run_structured
@@ -47,6 +48,7 @@ def build_parser() -> argparse.ArgumentParser:
     _experiment(toys, SizesGrid, run_sizes, "small dense encoders: pretrain each, fine-tune it on all tasks")
     _experiment(toys, StructuredGrid, run_structured, "groups of weights at equal numbers of weights")
     _experiment(commands, Study, run_study, "prune a dense model without labels: methods x budgets x samples of text")
+    _experiment(commands, Mechanism, run_mechanism, "look inside fine-pruning runs, to see why they fail or succeed")
 
     figure = commands.add_parser("figure", help="draw score against density from a results file")
     figure.add_argument("--results", type=Path, help="results file (default: data/results/toy.csv)")

@@ -6,6 +6,7 @@ import shlex
 import subprocess
 import sys
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,9 +15,10 @@ import pytest
 import mvp_lite
 from mvp_lite.__main__ import build_parser, main
 from mvp_lite.experiments import grid as grids
-from mvp_lite.experiments import lambdas, unlabeled
+from mvp_lite.experiments import lambdas, mechanism, unlabeled
 from mvp_lite.experiments.grid import COLUMNS, KEY, LAYER_COLUMNS, Grid, ToyGrid, run_grid
 from mvp_lite.experiments.lambdas import LAMBDA_COLUMNS, LambdaSweep, run_lambdas
+from mvp_lite.experiments.mechanism import Mechanism
 from mvp_lite.experiments.settings import Settings
 from mvp_lite.experiments.sizes import SizesGrid
 from mvp_lite.experiments.structured import StructuredGrid
@@ -361,6 +363,7 @@ def test_recorded_lambdas_are_what_the_command_says():
         StructuredGrid(groups=("neurons",), densities=(0.5,)),
         Study(task="sst2", methods=("d2+scale",), options="sigma=median stop=entrywise", source="mnli", labels=3),
         Study(task="toy/qa", model="a/b", flops=(0.5, 0.25), lr=2e-5, seeds=()),
+        Mechanism(task="sst2", model="a/b", recipes=("movement scope=global",), center=True, lr=1e-3, batches=2),
     ],
     ids=lambda settings: settings.command_name,
 )
@@ -397,6 +400,10 @@ def test_the_settings_of_every_recorded_row_plan_it(tmp_path):
                     for seed, method, flops in unlabeled.run_order(settings)
                 ]
                 table = Table(tmp_path / f"{len(list(tmp_path.iterdir()))}", rows[0], unlabeled.UNLABELED_KEY)
+            elif isinstance(settings, Mechanism):
+                runs = product(settings.recipes, settings.densities, settings.seeds)
+                cells = [cell for run in runs for cell in mechanism.planned(settings, settings.max_length or 32, *run)]
+                table = Table(tmp_path / f"{len(list(tmp_path.iterdir()))}", rows[0], mechanism.MECHANISM_KEY)
             elif isinstance(settings, Grid):
                 cells = [cell for task in settings.tasks for cell in planned_cells(settings, task)]
                 key = [name for name in (*KEY, "groups") if name in rows[0]]
@@ -407,7 +414,7 @@ def test_the_settings_of_every_recorded_row_plan_it(tmp_path):
                 continue
             table.append(*cells)
             assert all(table.has(row) for row in mine), (path.name, command)
-    assert seen == {Grid, ToyGrid, LambdaSweep, SizesGrid, StructuredGrid, Study}
+    assert seen == {Grid, ToyGrid, LambdaSweep, Mechanism, SizesGrid, StructuredGrid, Study}
 
 
 def planned_cells(grid, name):

@@ -297,3 +297,25 @@ def test_scores_against_the_dial_have_dots_means_and_references():
     ):
         with pytest.raises(ValueError, match=message):
             figures.score_against_dial(wrong)
+
+
+def test_differing_states_draws_runs_and_the_layers_of_the_first():
+    rows = [("movement", density, step, quantity, layer, value * density)
+            for density in (0.1, 0.03) for step in (5, 9)
+            for quantity, value in (("between", 1.0), ("signs_between", 2.0), ("thinned_between", 3.0),
+                                    ("centered_between", 4.0), ("entropy", 9.0)) for layer in (0, 1)]  # fmt: skip
+    rows = [(*row[:5], row[5] * (1 + row[4]) * row[2]) for row in rows]
+    table = pd.DataFrame(rows, columns=["recipe", "density", "step", "quantity", "layer", "value"])
+    left, right = figures.differing_states(table, {"ten": ("movement", 0.1), "three": ("movement", 0.03)})
+    np.testing.assert_allclose(line(left, "ten").get_xydata(), [(5, 1.0), (9, 1.8)])
+    np.testing.assert_allclose(line(left, "three").get_xydata(), [(5, 0.3), (9, 0.54)])
+    assert len(left.get_lines()) == 2 and left.get_yscale() == right.get_yscale() == "log"
+    for label, factor in (("as trained", 1), ("random signs", 2), ("3 in 10 of them", 3)):
+        np.testing.assert_allclose(line(right, label).get_xydata(), [(1, 0.9 * factor), (2, 1.8 * factor)])
+    assert len(right.get_lines()) == 4 and right.get_title() == "ten: after the last step"
+    with pytest.raises(ValueError, match=r"no run of 'random' at density 0\.1"):
+        figures.differing_states(table, {"x": ("random", 0.1)})
+    with pytest.raises(ValueError, match="runs is empty"):
+        figures.differing_states(table, {})
+    with pytest.raises(ValueError, match="lacks the column 'layer'"):
+        figures.differing_states(table.drop(columns="layer"), {"ten": ("movement", 0.1)})

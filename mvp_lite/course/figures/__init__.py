@@ -23,6 +23,7 @@ from mvp_lite.course.figures.gradient_free import (
     scores_by_iteration,
 )
 from mvp_lite.course.figures.matrices import layer_history, matrix, scores_and_mask
+from mvp_lite.course.figures.mechanism import differing_states
 from mvp_lite.course.figures.movement import quadrants, trajectories, weights_moved
 from mvp_lite.course.figures.results import recorded_bars, score_against_density, score_by_task, score_curves
 from mvp_lite.course.figures.structure import group_masks, score_by_groups, speed_and_operations
@@ -40,6 +41,7 @@ __all__ = [
     "density_by_head",
     "density_by_layer",
     "dial",
+    "differing_states",
     "gate_curves",
     "group_masks",
     "hard_concrete_gate",
