@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 __all__ = ["Diagnosis", "MaskChanges", "constant_share"]
 
 #: a score up to so many standard errors above that of a constant answer is at chance level
-_ERRORS = 2.0
+_ERRORS = 3.0
 #: hidden states of which this share is the same for every input leave the head nothing to tell inputs apart
-_ALIKE = 0.98
+_ALIKE = 0.99
 
 #: entries of one mask that are looked at, evenly spaced: enough for a fraction, and much cheaper than all
 _SAMPLE = 2**16
@@ -155,8 +155,8 @@ class Diagnosis:
     def at_chance(self) -> bool:
         """Is the model no better than an answer that is the same for every input?
 
-        By the score, where it and the baseline are known: at most two standard errors above the baseline. Otherwise by
-        the hidden state before the head: 98 % of it or more is the same for every input.
+        By the score, where it and the baseline are known: at most three standard errors above the baseline. Otherwise
+        by the hidden state before the head: 99 % of it or more is the same for every input.
         """
         if self.score is not None and self.baseline is not None:
             share = self.baseline / 100.0

@@ -5,6 +5,7 @@ from itertools import pairwise
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from nets import METHODS, Net, layers, make, train
@@ -12,6 +13,7 @@ from torch import nn
 
 import mvp_lite as mvp
 from mvp_lite.diagnosis import Diagnosis, MaskChanges, constant_share
+from mvp_lite.paths import data_path
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -104,10 +106,41 @@ def test_constant_share_needs_inputs_and_a_head():
 # The verdict
 
 
-def test_chance_level_is_two_standard_errors_above_a_constant_answer():
+def recorded():
+    """Every recorded run with a loss curve, of a task whose constant answer has a known training loss."""
+    choices = {"toy/inference": 3, "toy/paraphrase": 2, "toy/sentiment": 2, "toy/qa": 2, "sst2": 2}
+    validation = {"sst2": 872, "toy": 500}
+    for path in sorted(data_path("results").glob("*.csv")):
+        rows = pd.read_csv(path, keep_default_na=False, dtype=str)
+        if "losses" in rows:
+            for row in rows[(rows["losses"] != "") & rows["task"].isin(choices)].to_dict("records"):
+                count = 1000 if row["split"] == "holdout" else validation[row["task"].partition("/")[0]]
+                yield row, count, math.log(choices[row["task"]])
+
+
+def curve(text):
+    return [float(value) for value in text.split()]
+
+
+def test_the_diagnosis_finds_the_recorded_failures_and_no_others():
+    """By the score alone, it tells which runs ended with the training loss of a constant answer."""
+    failed = healthy = 0
+    for row, examples, constant_loss in recorded():
+        found = Diagnosis(
+            curve(row["losses"]), (), curve(row["changed"]), float(row["score"]), float(row["baseline"]), examples,
+            float(row["constant_share"]), ("train longer",),
+        )  # fmt: skip
+        learned_nothing = np.mean(found.losses[-2:]) > 0.97 * constant_loss
+        assert found.at_chance == learned_nothing, (row["task"], row["method"], row["seed"], found.verdict)
+        failed, healthy = failed + found.at_chance, healthy + (not found.at_chance)
+        assert found.verdict.startswith("at chance level, score" if found.at_chance else "score ")
+    assert failed >= 20 and healthy >= 100
+
+
+def test_chance_level_is_three_standard_errors_above_a_constant_answer():
     error = 100 * math.sqrt(0.5 * 0.5 / 400)
-    assert Diagnosis(score=50 + 1.9 * error, baseline=50.0, examples=400).at_chance
-    assert not Diagnosis(score=50 + 2.1 * error, baseline=50.0, examples=400).at_chance
+    assert Diagnosis(score=50 + 2.9 * error, baseline=50.0, examples=400).at_chance
+    assert not Diagnosis(score=50 + 3.1 * error, baseline=50.0, examples=400).at_chance
     assert Diagnosis(score=50.0, baseline=50.0).at_chance and not Diagnosis(score=50.1, baseline=50.0).at_chance
     assert Diagnosis(score=90.0, examples=900).standard_error == pytest.approx(1.0)
 

@@ -123,7 +123,9 @@ def test_a_span_task_agrees_with_the_diagnosis():
     model = load_model("toy", task, seed=0)
     batches = list(task.encode(tokenizer_for(model)).batches("train", 8, seed=0, steps=2))
     last = probes.states_and_entropies(model, batches)[0][-1]
-    assert 1 - probes.between_inputs(last) == pytest.approx(diagnosis.constant_share(model, batches), rel=1e-6)
+    over_all_pairs = 1 - probes.between_inputs(last)  # each input with itself too
+    expected = (16 * over_all_pairs - 1) / 15
+    assert diagnosis.constant_share(model, batches) == pytest.approx(expected, rel=1e-6)
 
 
 @pytest.fixture(scope="module")
