@@ -28,7 +28,7 @@ _ERRORS = 3.0
 _ALIKE = 0.99
 
 #: entries of one mask that are looked at, evenly spaced: enough for a fraction, and much cheaper than all
-_SAMPLE = 2**16
+_SAMPLE = 2**12
 
 
 class MaskChanges:
@@ -37,17 +37,17 @@ class MaskChanges:
     def __init__(self) -> None:
         self._kept: list[Tensor | float] = []
         self._changed: list[Tensor | float] = []
-        self._last: list[Tensor] = []
+        self._last: Tensor | None = None
 
     def observe(self, masks: Sequence[Tensor]) -> None:
         """Compare with the masks of the call before; the first call only counts what is kept."""
-        now = _sampled(masks)
-        device, total = now[0].device, sum(mask.numel() for mask in now)  # no transfer from the device here: it waits
-        self._kept.append(torch.stack([torch.count_nonzero(mask).to(device) for mask in now]).sum() / total)
-        if self._last:
-            pairs = zip(now, self._last, strict=True)
-            changed = [torch.count_nonzero(mask != before.to(mask.device)).to(device) for mask, before in pairs]
-            self._changed.append(torch.stack(changed).sum() / total)
+        device = masks[0].device
+        # An odd stride reaches all columns of a matrix whose width is a power of two.
+        sampled = [mask.flatten()[:: mask.numel() // _SAMPLE | 1].bool().to(device) for mask in masks]
+        now = torch.cat(sampled)
+        self._kept.append(torch.count_nonzero(now) / now.numel())  # not read here: that would wait for the device
+        if self._last is not None:
+            self._changed.append(torch.count_nonzero(now != self._last.to(device)) / now.numel())
         self._last = now
 
     @property
@@ -65,7 +65,7 @@ class MaskChanges:
 
     def load_state_dict(self, state: Mapping[str, Sequence[float]], masks: Sequence[Tensor]) -> None:
         """Go on after the steps of `state`, with the masks as they are now."""
-        self._kept, self._changed, self._last = list(state["densities"]), [], []
+        self._kept, self._changed, self._last = list(state["densities"]), [], None
         self.observe(masks)
         self._changed = list(state["changed"])
 
@@ -74,10 +74,6 @@ def _read(counts: list[Tensor | float]) -> list[float]:
     """The numbers; a tensor is read once."""
     counts[:] = [float(value) for value in counts]
     return [float(value) for value in counts]
-
-
-def _sampled(masks: Sequence[Tensor]) -> list[Tensor]:
-    return [mask.flatten()[:: max(1, mask.numel() // _SAMPLE)].bool() for mask in masks]
 
 
 def constant_share(model: nn.Module, batches: Iterable[Mapping[str, Tensor]]) -> float:
