@@ -423,3 +423,13 @@ def test_the_toys_sentiment_gets_it_back_with_3_percent():
     between, loss = last(quantity="between", **run), last(quantity="loss", **run)
     assert between[93] < 1e-5 and between[165] > 5e-3 and between[210] > 0.1
     assert loss[165] > math.log(2) and loss[210] < 0.3 and last(quantity="score", **run).iloc[-1] > 90
+
+
+def test_the_numbers_in_notebook_05():
+    """What its last section says of the run on SST-2, at 10 % unless said otherwise."""
+    actual = {which: values("sst2", f"actual_{which}").loc[50, 0.05] for which in ("scores", "random")}
+    assert round(actual["scores"], 2) == 0.69 and abs(actual["random"]) < 0.04
+    kept = RESULTS["sst2"].query("recipe == 'movement' and density == 0.1").groupby("step")["kept"].first()
+    assert kept[50] == 1 and 0.95 < kept[55] < 0.96
+    centered = last("sst2", "score", recipe="movement, centered")
+    assert round(centered.iloc[-1]) == 69 and round(last("sst2", "baseline").iloc[-1]) == 56
