@@ -25,7 +25,7 @@ class Frozen(Movement):
     name = "frozen"
 
     def masks(self, scores: Sequence[Tensor], step: int) -> list[Tensor]:
-        if not (self.settings.schedule.done(step) and hasattr(self, "_last")):
+        if not (self.settings.schedule.done(step - 1) and hasattr(self, "_last")):
             self._last = super().masks(scores, step)
         return self._last
 
@@ -70,7 +70,7 @@ class _WithInputs(groups.WeightGroups):
 
     def _remember(self, module: nn.Module, inputs: tuple[Any, ...]) -> None:
         if module.training:
-            self.mean = inputs[0].detach().flatten(0, -2).float().mean(0)
+            self.mean = inputs[0].detach().flatten(0, -2).to(self.matrices[0].master.dtype).mean(0)
 
 
 class Centered(_WithInputs):
