@@ -14,6 +14,9 @@ from torch import nn
 import mvp_lite as mvp
 from mvp_lite.diagnosis import Diagnosis, MaskChanges, constant_share
 from mvp_lite.paths import data_path
+from mvp_lite.tasks.evaluation import constant_answer
+from mvp_lite.tasks.spans import squad_scores
+from mvp_lite.tasks.specs import SPECS
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -198,3 +201,41 @@ def test_the_picture():
     assert top.get_title(loc="left") == found.verdict
     assert list(top.lines[0].get_ydata()) == found.losses and list(bottom.lines[0].get_ydata()) == [0, 10, 40, 40]
     plt.close(top.figure)
+
+
+# What a constant answer scores
+
+
+def test_the_constant_answer_of_a_span_task_by_trying_every_place():
+    """Where no word stands twice in a context: elsewhere SQuAD's F1 also counts a word that stands in another place."""
+    examples = mvp.load_task("toy/qa").examples["validation"]
+    contexts = [text.replace(" . ", " ") for text in examples["context"]]
+    plain = [i for i, text in enumerate(contexts) if len({*text.split()} - {"the"}) == len(text.split()) - 2]
+    columns = {name: [examples[name][i] for i in plain] for name in ("context", "answers")}
+    assert len(plain) > 100
+    scores = []
+    for begin in range(25):
+        for end in range(begin + 1, begin + 4):
+            texts = [" ".join(text.split()[begin:end]) for text in columns["context"]]
+            scores.append(squad_scores(texts, columns["answers"])["f1"])
+    assert constant_answer(SPECS["toy/qa"], columns) == pytest.approx(max(scores), abs=1e-3)
+
+
+def test_other_constant_answers():
+    labels = {"label": [0, 2, 2, 1, 2]}
+    assert constant_answer(SPECS["mnli"], labels) == pytest.approx(60.0)
+    assert constant_answer(SPECS["stsb"], {"label": [0.5, 2.0]}) == 0.0
+    none = {
+        "context": ["a cat sat", "b", "c"],
+        "answers": [{"text": ["cat"], "answer_start": [2]}, *2 * [{"text": [], "answer_start": []}]],
+    }
+    assert constant_answer(SPECS["squad_v2"], none) == pytest.approx(200 / 3)
+    none["answers"] = none["answers"][:1]
+    none["context"] = none["context"][:1]
+    assert constant_answer(SPECS["squad_v2"], none) == 100.0
+    task = mvp.load_task("toy/sentiment", limit=10)
+    encoded = task.encode(mvp.tokenizer_for(mvp.load_model("toy", task)))
+    labels = task.examples["validation"]["label"]
+    assert encoded.baseline("validation") == (10.0 * max(labels.count(0), labels.count(1)), 10)
+    with pytest.raises(ValueError, match="split='test': must be one of train, validation"):
+        encoded.baseline("test")
