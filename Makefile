@@ -50,7 +50,6 @@ test: lint
 # What a sum rounds to depends on the kernel and on the number of threads; no test may depend on that.
 test-processors: $(READY)
 	ATEN_CPU_CAPABILITY=default $(PYTEST) --nbval -m "not slow" -n $(JOBS) --dist loadfile $(TESTFLAGS)
-	ATEN_CPU_CAPABILITY=avx2 $(PYTEST) tests -m "not slow" -n $(JOBS) --dist loadfile $(TESTFLAGS)
 	OMP_NUM_THREADS=2 $(PY) -m pytest tests -m "not slow" $(TESTFLAGS)
 
 test-gpu: $(READY)
