@@ -5,6 +5,7 @@ import math
 from dataclasses import replace
 from types import SimpleNamespace
 
+import pandas as pd
 import pytest
 import torch
 from nets import Net, batch, make
@@ -433,3 +434,6 @@ def test_the_numbers_in_notebook_05():
     assert kept[50] == 1 and 0.95 < kept[55] < 0.96
     centered = last("sst2", "score", recipe="movement, centered")
     assert round(centered.iloc[-1]) == 69 and round(last("sst2", "baseline").iloc[-1]) == 56
+    dial = pd.read_csv(data_path("results", "sst2_dial.csv"))
+    other = dial.query("method == 'movement' and density == 0.03 and split == 'validation' and seed == 0").iloc[0]
+    assert other["lr"] == 1e-4 and other["score"] == other["baseline"]
