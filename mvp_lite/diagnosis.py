@@ -156,7 +156,8 @@ class Diagnosis:
         """
         if self.score is not None and self.baseline is not None:
             share = self.baseline / 100.0
-            error = 0.0 if not self.examples else 100.0 * math.sqrt(share * (1.0 - share) / self.examples)
+            variance = share * (1.0 - share) if share else 1.0  # 0 is the baseline of a correlation alone
+            error = 100.0 * math.sqrt(variance / self.examples) if self.examples else 0.0
             return self.score <= self.baseline + _ERRORS * error
         return self.constant_share is not None and self.constant_share >= _ALIKE
 

@@ -21,7 +21,7 @@ from mvp_lite.pruner import Pruner
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["EncodedTaskLike", "Result", "TaskLike", "default_device", "fine_prune"]
+__all__ = ["EncodedTaskLike", "Result", "TaskLike", "default_device", "fine_prune", "train_steps"]
 
 # A dense float matrix has almost no exact zeros; one that was quantized to 8 bits has some per cent.
 _DENSE = 0.9
@@ -194,7 +194,7 @@ def fine_prune(
         batches = encoded.batches("train", batch_size, seed=seed, steps=steps, device=device)
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(seed)
-            for row in _train(model, optimizer, pruner, teacher, batches, steps, max_norm, device, bf16):
+            for row in train_steps(model, optimizer, pruner, teacher, batches, steps, max_norm, device, bf16):
                 rows.append(row)
                 bar.update()
                 if len(rows) % 10 == 0:
@@ -235,11 +235,11 @@ def fine_prune(
     )
 
 
-def _train(
+def train_steps(
     model: nn.Module, optimizer: torch.optim.Optimizer, pruner: Pruner | None, teacher: Teacher | None,
     batches: Iterable[dict[str, Tensor]], steps: int, max_norm: float, device: torch.device, bf16: bool,
 ) -> Iterator[tuple[int, float, float, float, float]]:  # fmt: skip
-    """The loop itself; yields (step, loss, density, lr, penalty)."""
+    """The loop of `fine_prune` itself; yields (step from 0, loss, density, lr, penalty) after each step."""
     warmup = max(1, steps // 10)
     scheduler = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: min((step + 1) / warmup, (steps - step) / max(1, steps - warmup))

@@ -148,6 +148,8 @@ def test_chance_level_is_three_standard_errors_above_a_constant_answer():
     assert Diagnosis(score=50 + 2.9 * error, baseline=50.0, examples=400).at_chance
     assert not Diagnosis(score=50 + 3.1 * error, baseline=50.0, examples=400).at_chance
     assert Diagnosis(score=50.0, baseline=50.0).at_chance and not Diagnosis(score=50.1, baseline=50.0).at_chance
+    assert Diagnosis(score=25.0, baseline=0.0, examples=100).at_chance, "a correlation: its error is 1 / sqrt(n)"
+    assert not Diagnosis(score=35.0, baseline=0.0, examples=100).at_chance
     assert Diagnosis(score=90.0, examples=900).standard_error == pytest.approx(1.0)
 
 

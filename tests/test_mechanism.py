@@ -226,7 +226,7 @@ def test_rows_of_a_study(finished):
     for row in rows:
         last, step = row["step"] == "12", int(row["step"])
         assert float(row["kept"]) == pytest.approx(1.0 if step == 1 else 0.1, abs=1e-6 if step in (1, 12) else 1)
-        assert bool(row["score"]) == bool(row["readable"]) == last
+        assert len(row["score"].split()) == len(row["baseline"].split()) == len(row["readable"].split()) == last
         assert len(row["between"].split()) == len(row["spectral_random"].split()) == 4
         removals = len(FRACTIONS) if float(row["kept"]) > 0.5 else 0
         assert len(row["predicted_scores"].split()) == len(row["actual_random"].split()) == removals

@@ -28,7 +28,7 @@ from mvp_lite.paths import data_path
 from mvp_lite.pruner import Pruner
 from mvp_lite.scores import magnitude
 from mvp_lite.tasks.task import EncodedTask, Task
-from mvp_lite.train import default_device
+from mvp_lite.train import default_device, train_steps
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -170,26 +170,15 @@ def _run(study: Mechanism, task: Task, recipe: str, density: float, seed: int) -
                                   fused=True)  # fmt: skip
     pruner = Pruner(model, chosen.method, density=density, total_steps=steps, seed=seed, **chosen.options)
     pruner.attach(optimizer)
-    warmup = max(1, steps // 10)
-    scheduler = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: min((step + 1) / warmup, (steps - step) / max(1, steps - warmup))
-    )
     fixed = list(encoded.batches("train", study.batch_size, seed=0, steps=study.batches, device=device))
     batches = encoded.batches("train", study.batch_size, seed=seed, steps=steps, device=device)
     center: AbstractContextManager[None] = probes.centered(pruner.matrices) if study.center else nullcontext()
     look, losses, masks = recorded_steps(steps), list[float](), [matrix.mask.clone() for matrix in pruner.matrices]
     with center, torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
-        model.train()
-        for step, batch in enumerate(batches, start=1):
-            with torch.autocast(device.type, dtype=torch.bfloat16, enabled=study.bf16):
-                loss = model(**batch).loss
-            loss.backward()
-            pruner.clip_grad_norm_(1.0)
-            optimizer.step()
-            scheduler.step()
-            optimizer.zero_grad()
-            losses.append(loss.item())
+        for done, loss, *_ in train_steps(model, optimizer, pruner, None, batches, steps, 1.0, device, study.bf16):
+            step = done + 1
+            losses.append(loss)
             if step not in look:
                 continue
             found = _measure(model, pruner, fixed, task, step) | {"train_loss": sum(losses) / len(losses)}
@@ -206,7 +195,7 @@ def _scores(model: nn.Module, encoded: EncodedTask, study: Mechanism) -> dict[st
     device = next(model.parameters()).device
     found: dict[str, Any] = {
         "score": encoded.evaluate(model, device=device)["score"],
-        "baseline": encoded.baseline(),
+        "baseline": encoded.baseline("validation")[0],
         "readable": None,
     }
     if encoded.task.task_type == "classification":

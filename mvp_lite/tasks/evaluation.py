@@ -48,10 +48,8 @@ def constant_answer(spec: TaskSpec, columns: Columns) -> float:
 
 
 def _best_place(contexts: list[str], answers: list[dict[str, list[Any]]]) -> float:
-    first, last = (
-        np.arange(25)[:, None],
-        np.arange(25)[:, None] + np.arange(1, 4),
-    )  # first word, and that after the last
+    first = np.arange(25)[:, None]  # the first word of a place
+    last = first + np.arange(1, 4)  # and the word after it
     found = np.zeros((len(contexts), *last.shape))  # F1
     for example, (context, answer) in enumerate(zip(contexts, answers, strict=True)):
         before = np.cumsum([0, *map(_counts, context.split())])  # words that count, before each word
