@@ -202,7 +202,7 @@ class Diagnosis:
         score = f"score {self.score:.1f}{error}"
         if self.baseline is None:
             return score
-        against = f"a constant answer has {self.baseline:.1f}"
+        against = f"a constant answer scores {self.baseline:.1f}"
         return f"at chance level, {score} where {against}" if self.at_chance else f"{score}; {against}"
 
     def __str__(self) -> str:
