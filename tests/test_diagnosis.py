@@ -159,8 +159,8 @@ def test_the_verdict_names_when_and_what_to_try():
     found = Diagnosis(losses, densities, score=50.0, baseline=50.0, examples=400, advice=("a", "b", "c"))
     assert found.rise == (40, pytest.approx(0.33), pytest.approx(0.58))
     assert str(found) == (
-        "at chance level, score 50.0 ± 2.5 where a constant answer scores 50.0: the loss rose from 0.33 to 0.58 while the "
-        "density fell from 1 to 0.91; a, b, or c"
+        "at chance level, score 50.0 ± 2.5 where a constant answer scores 50.0: the loss rose from 0.33 to 0.58 while "
+        "the density fell from 1 to 0.91; a, b, or c"
     )
     assert str(Diagnosis(losses, densities, score=84.9, baseline=55.9, examples=1000)) == (
         "score 84.9 ± 1.1; a constant answer scores 55.9"
