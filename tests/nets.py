@@ -46,6 +46,7 @@ def make(method="movement", *, steps=20, optimizer="adamw", dtype=torch.float32,
     net = Net(dtype=dtype, device=device) if net is None else net
     optimizer = OPTIMIZERS[optimizer](net.parameters()) if isinstance(optimizer, str) else optimizer
     given = {"density": 0.2, "total_steps": steps, "warmup_steps": 2, "cooldown_steps": 4, "score_lr": 0.3}
+    given["magnitude_init"] = 0.0  # the papers' methods
     pruner = mvp.Pruner(net, method, **(given | options)).attach(optimizer)
     return net, optimizer, pruner
 

@@ -9,12 +9,13 @@ from drawn import CURVES, RESULTS, line, runs
 from matplotlib import pyplot as plt
 from matplotlib.colors import to_hex
 
-from mvp_lite.course import figures
+from mvp_lite.course import analysis, figures
 from mvp_lite.methods import METHODS
 
 
 def test_methods_differ_without_color():
-    assert set(figures.METHOD_STYLE) == {"dense", "scratch", *METHODS}
+    assert set(figures.METHOD_STYLE) == {"dense", "scratch", analysis.FROM_MAGNITUDE, *METHODS}
+    assert f"movement magnitude_init={METHODS['movement'].start_from_magnitude}" == analysis.FROM_MAGNITUDE
     looks = figures.METHOD_STYLE.values()
     for key in ("label", "color", "marker", "line"):
         # The dense model is a horizontal line, so it may share a line style with a pruned method.

@@ -270,7 +270,7 @@ def test_a_clipped_penalty_does_not_outlive_its_backward_pass():
 
 
 def test_without_a_penalty_a_matrix_without_gradient_keeps_its_scores():
-    pruner = half_used("movement", 0.5, steps=20)
+    pruner = half_used("movement", 0.5, steps=20, magnitude_init=0.0)
     assert not any(bool(group.scores.any()) for group in pruner.groups[2:])
     assert all(bool(group.scores.any()) for group in pruner.groups[:2])
 
@@ -397,6 +397,15 @@ def test_a_pruner_that_nobody_holds_is_not_in_the_way():
 
 
 # --- scores that start from magnitude -----------------------------------------------------------------------------
+
+
+def test_movement_starts_from_magnitude_unless_told_otherwise():
+    for name, method in methods.METHODS.items():
+        given = [None, 0.0, 0.5]
+        found = [method(Settings(SCHEDULE, 0.5, magnitude_init=c)).magnitude_init for c in given]
+        assert found == [0.2 if name == "movement" else 0.0, 0.0, 0.5]
+    text = mvp.fine_prune.__doc__ + mvp.Pruner.__doc__
+    assert "Default: 0.2 for movement, else 0." in " ".join(text.split())
 
 
 def test_the_start_of_the_scores_by_hand():

@@ -224,7 +224,8 @@ def test_start_and_rate_of_scores(method, start, rate, score_init):
     """The published ones for a fixed penalty; with the feedback rule a path of fixed length, however short the run."""
     for penalty in (1.0, "feedback"):
         net = Net()
-        pruner = mvp.Pruner(net, method, density=0.2, total_steps=20, score_init=score_init, penalty=penalty)
+        options = {"score_init": score_init, "penalty": penalty, "magnitude_init": 0.0}
+        pruner = mvp.Pruner(net, method, density=0.2, total_steps=20, **options)
         opt = torch.optim.AdamW(net.parameters())
         pruner.attach(opt)
         expected = start if score_init is None else score_init
@@ -593,6 +594,7 @@ def clipped_engine(net, method, scope, penalty, clip):
     pruner = mvp.Pruner(
         net, method, density=oracle.DENSITY, total_steps=oracle.STEPS, warmup_steps=oracle.WARMUP,
         cooldown_steps=oracle.COOLDOWN, scope=scope, score_lr=2.0, penalty=penalty, threshold=oracle.TAU,
+        magnitude_init=0.0,
     ).attach(optimizer)  # fmt: skip
     losses, seen = [], []
     for x, y in oracle.batches(oracle.STEPS, 1, torch.float64):

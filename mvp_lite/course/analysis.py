@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from mvp_lite.course.arguments import require_columns, require_known
 
 __all__ = [
+    "FROM_MAGNITUDE",
     "METHODS",
     "UNPRUNED",
     "average_over_tasks",
@@ -28,8 +29,10 @@ __all__ = [
     "unlabeled_names",
 ]
 
+#: Movement pruning with the default start of its scores, as results files name it; "movement" alone is the paper's.
+FROM_MAGNITUDE = "movement magnitude_init=0.2"
 #: Methods of fine-pruning, in the order of tables and figures.
-METHODS = ("dense", "movement", "soft_movement", "l0", "magnitude", "random", "scratch")
+METHODS = ("dense", "movement", FROM_MAGNITUDE, "soft_movement", "l0", "magnitude", "random", "scratch")
 UNPRUNED = ("dense", "scratch")
 _ALWAYS_GLOBAL = ("soft_movement", "l0")
 

@@ -48,7 +48,7 @@ class Recipe:
         values: dict[str, Any] = {option: _value(value) for option, value in options.items()}
         if "groups" in values:
             values["groups"] = GROUPS.get(values["groups"], values["groups"])
-        if name in METHODS and METHODS[name].learned:
+        if name not in UNPRUNED and (METHODS | REMEDIES)[name].learned:
             values.setdefault("magnitude_init", 0.0)  # a name alone means the papers' method
         dense_steps = int(values.pop("dense_steps", 0))
         return cls(name, values, dense_steps)

@@ -1,6 +1,6 @@
 """How every figure of the course looks, and how it is shown.
 
-Colors are those of Okabe and Ito (2008), chosen for color-blind readers; markers and lines differ too, for print.
+Colors are those of Okabe and Ito (2008), chosen for color-blind readers, and one of Tol (2021); markers and lines differ too, for print.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator
 from matplotlib.typing import LineStyleType
 from numpy.typing import NDArray
 from PIL import Image
+
+from mvp_lite.course.analysis import FROM_MAGNITUDE
 
 __all__ = [
     "GRAY",
@@ -83,6 +85,7 @@ class Look:
 METHOD_STYLE: dict[str, Look] = {
     "dense": Look("dense (nothing pruned)", "#000000", "*", "-"),
     "movement": Look("movement", "#0072B2", "o", "-"),
+    FROM_MAGNITUDE: Look("movement from magnitude", "#332288", "P", (0, (6, 1, 1, 1))),
     "soft_movement": Look("soft movement", "#56B4E9", "^", "-."),
     "l0": Look("L0", "#009E73", "D", (0, (5, 1))),
     "magnitude": Look("magnitude", "#D55E00", "s", "--"),
