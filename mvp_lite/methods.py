@@ -260,8 +260,8 @@ class Magnitude(TopVMethod):
 class Movement(TopVMethod):
     """Movement pruning, hard: keep the weights that training moved away from zero (Sanh et al. 2020, Eq. 2 and 3).
 
-    The paper's scores start at 0 (`magnitude_init=0`). Ours start from magnitude, which runs of a few hundred or thousand
-    steps need: `docs/results.md` compares the two.
+    The paper's scores start at 0 (`magnitude_init=0`). Ours start from magnitude, which runs of a few hundred or
+    thousand steps need: `docs/results.md` compares the two.
     """
 
     name = "movement"

@@ -69,7 +69,8 @@ class Pruner:
         min_density: with global scope, fraction that every matrix keeps at least.
         score_init: start value of learned scores (default: 0; l0 2.197).
         magnitude_init: c >= 0, how much learned scores start from |W|: a weight of average magnitude starts c times
-            `score_lr * total_steps / 2` above a weight of 0. With 0 all start equal, as in the paper. Default: 0.2 for movement, else 0.
+            `score_lr * total_steps / 2` above a weight of 0. With 0 all start equal, as in the paper. Default: 0.2 for
+            movement, else 0.
         score_optimizer: makes the scores' own optimizer from a list of them; needed where the model's optimizer scales
             steps by parameter norms (Adafactor, LAMB, LARS). `score_lr` is then ignored, and a scheduler on the model's
             optimizer does not change the learning rate of the scores.

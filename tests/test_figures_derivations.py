@@ -266,6 +266,27 @@ def test_training_draws_loss_and_density():
         figures.training(history.drop(columns="loss"))
 
 
+# Weights that leave
+
+
+def test_a_frame_shows_the_weights_and_the_score_of_its_step():
+    W = torch.tensor([[[1.0, -1.0]], [[1.5, -0.5]], [[2.0, 0.0]]])
+    kept, density, score = torch.tensor([[[1, 1]], [[1, 1]], [[1, 0]]]), (1.0, 1.0, 0.5), (40.0, 50.0, 60.0)
+    frames = [
+        {"step": 10 * i, "weights": W[i], "kept": kept[i], "density": density[i], "score": score[i]} for i in range(3)
+    ]
+    left, right = figures.weights_leave(frames, 2)
+    points = {line.get_label(): line.get_xydata().tolist() for line in left.lines}
+    assert points["kept"] == [[1.0, 1.0]] and points["pruned"] == [[-1.0, 1.0]]
+    assert left.get_title() == "step 20: 50 % kept" and right.get_title() == "score: 60 %"
+    assert right.lines[1].get_xydata().tolist() == [[0, 40], [10, 50], [20, 60]]
+    early_left, early = figures.weights_leave(frames, 0)
+    assert early.lines[1].get_xydata().tolist() == [[0, 40]] and early.get_title() == "score: 40 %"
+    assert early_left.get_ylim() == left.get_ylim() == pytest.approx((-1.05, 1.05))
+    with pytest.raises(ValueError, match="frame=3: must be one of the 3 frames"):
+        figures.weights_leave(frames, 3)
+
+
 # The dial
 
 

@@ -139,6 +139,16 @@ def test_the_dial_shows_the_run_of_its_value(calls):
         course.widgets.dial({})
 
 
+def test_a_player_shows_the_frame_of_its_slider(calls):
+    W = torch.randn(3, 2, 4)
+    frames = [{"weights": w, "kept": w > 0, "step": 10 * i, "density": 0.5, "score": 40 + i} for i, w in enumerate(W)]
+    play, shown = course.widgets.weights_leave(frames, "magnitude").children
+    frame = slider(shown, "frame")
+    assert (play.min, play.max, frame.max) == (0, 2, 2)
+    frame.value = 2
+    assert calls[-1] == ("weights_leave", (frames, 2, "magnitude"), {})
+
+
 def test_scores_and_mask_takes_percentages(calls):
     scores = torch.randn(4, 5)
     kept = slider(course.widgets.scores_and_mask(scores), "kept (%)")

@@ -28,6 +28,7 @@ __all__ = [
     "schedules",
     "scores_and_mask",
     "softened",
+    "weights_leave",
 ]
 
 _STEPS = 100  # length of the run whose schedules are drawn
@@ -85,6 +86,22 @@ def dial(runs: Mapping[float, Mapping[str, Any]]) -> Any:
     style, layout = {"description_width": "6.5em"}, {"width": "28em"}
     options = [(f"{c:g}", c) for c in sorted(runs)]
     return _drawn(draw, c=ipywidgets.SelectionSlider(options=options, description="c", style=style, layout=layout))
+
+
+def weights_leave(frames: Sequence[Mapping[str, Any]], method: str = "movement") -> Any:
+    """A player over the frames of a run: the weights of one matrix leave step by step, with the score beside them.
+
+    Args:
+        frames: as `figures.weights_leave` takes them.
+    """
+    slider = _slider(ipywidgets.IntSlider, "frame", 0, 0, len(frames) - 1)
+    play = ipywidgets.Play(min=0, max=slider.max, interval=400, description="play")
+    ipywidgets.jslink((play, "value"), (slider, "value"))
+
+    def draw(frame: int) -> None:
+        figures.weights_leave(frames, frame, method)
+
+    return ipywidgets.VBox([play, _drawn(draw, frame=slider)])
 
 
 def scores_and_mask(scores: Any) -> Any:

@@ -64,7 +64,9 @@ class Grid(ModelSettings):
     densities: Sequence[float] = option((0.1, 0.03), read=floats, help="fractions of the weights kept")
     seeds: Sequence[int] = option((0,), read=integers, help="seeds of the reported runs")
     steps: int = option(1500, read=int, help="optimizer steps of a reported run")
-    lrs: Sequence[float] = option((3e-5, 1e-4, 3e-4), read=floats, help="learning rates to choose from")
+    lrs: Sequence[float] = option(
+        (3e-5, 1e-4, 3e-4), read=floats, help="learning rates to choose from; one alone is not tuned"
+    )
     tune_steps: int = option(500, read=int, help="optimizer steps of a tuning run; 0: as many as --steps")
     tune_seeds: Sequence[int] = option((100,), read=integers, help="seeds of the tuning runs")
     holdout: int = option(1000, read=int, help="examples held out of train for tuning")
@@ -135,7 +137,7 @@ class ToyGrid(Grid):
     densities: Sequence[float] = option((0.7, 0.1, 0.03), read=floats, help="fractions of the weights kept")
     seeds: Sequence[int] = option((0, 1, 2, 3, 4), read=integers, help="seeds of the reported runs")
     steps: int = option(toy.STEPS, read=int, help="optimizer steps of a reported run")
-    lrs: Sequence[float] = option(toy.LRS, read=floats, help="learning rates to choose from")
+    lrs: Sequence[float] = option(toy.LRS, read=floats, help="learning rates to choose from; one alone is not tuned")
     tune_steps: int = option(0, read=int, help="optimizer steps of a tuning run; 0: as many as --steps")
 
 
@@ -166,6 +168,8 @@ def _run_task(grid: Grid, task: Task, table: Table, layers: Table | None, log: L
         return result
 
     def chosen_lr(method: str, density: float) -> float:
+        if len(grid.lrs) == 1:
+            return grid.lrs[0]
         return choose_lr(table, tuning_runs(grid, task, method, density), record)
 
     @cache

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
+from numpy.typing import NDArray
 
 from mvp_lite.course.arguments import finite_array, require_known, same_shape
 from mvp_lite.course.figures.style import GRAY, METHOD_STYLE, OKABE_ITO, axes_or_new, curve_style
 
-__all__ = ["quadrants", "trajectories", "weights_moved"]
+__all__ = ["quadrants", "trajectories", "weights_leave", "weights_moved"]
 
 _BLUE, _VERMILION = OKABE_ITO[:2]
 
@@ -144,3 +145,35 @@ def weights_moved(
     ax.set_title(look.label)
     ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=3, markerscale=2.5)
     return ax
+
+
+def weights_leave(frames: Sequence[Mapping[str, Any]], frame: int, method: str = "movement") -> NDArray[Any]:
+    """One moment of a run that prunes: `weights_moved` so far, and beside it the score up to this moment.
+
+    Args:
+        frames: in order of time, each with "step", "density", "score" (percent), and of one matrix its "weights" and
+            whether they are "kept".
+        frame: which one, from 0; the first is the start.
+        method: its color and marker show the kept weights.
+
+    Raises:
+        ValueError: no such frame; see `weights_moved`.
+    """
+    if not 0 <= frame < len(frames):
+        raise ValueError(f"frame={frame!r}: must be one of the {len(frames)} frames, from 0")
+    now, start = frames[frame], frames[0]["weights"]
+    axes: NDArray[Any]
+    _, axes = plt.subplots(1, 2, figsize=(8.4, 3.6), layout="constrained")
+    weights_moved(start, now["weights"], now["kept"], axes[0], method)
+    reach = 1.05 * (max(float((then["weights"] - start).abs().max()) for then in frames) or 1.0)
+    axes[0].set_ylim(-reach, reach)
+    axes[0].set_title(f"step {now['step']}: {100 * now['density']:.0f} % kept")
+    steps, score = (finite_array(name, [then[name] for then in frames], 1) for name in ("step", "score"))
+    axes[1].plot(steps, score, color=GRAY, linewidth=0.8)
+    axes[1].plot(steps[: frame + 1], score[: frame + 1], color=METHOD_STYLE[method].color, linewidth=2)
+    axes[1].plot(steps[frame], score[frame], "o", color=METHOD_STYLE[method].color)
+    axes[1].set_ylim(0, 102)
+    axes[1].set_xlabel("optimizer step")
+    axes[1].set_ylabel("score (%)")
+    axes[1].set_title(f"score: {now['score']:.0f} %")
+    return axes

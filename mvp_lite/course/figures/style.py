@@ -1,6 +1,7 @@
 """How every figure of the course looks, and how it is shown.
 
-Colors are those of Okabe and Ito (2008), chosen for color-blind readers, and one of Tol (2021); markers and lines differ too, for print.
+Colors are those of Okabe and Ito (2008), chosen for color-blind readers, and one of Tol (2021). Markers and lines
+differ too, for print.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from mvp_lite.course.arguments import finite_array, require_columns, same_shape
-from mvp_lite.course.figures.style import axes_or_new, curve_style
+from mvp_lite.course.figures.style import METHOD_STYLE, axes_or_new, curve_style
 
 __all__ = ["schedules", "training"]
 
@@ -18,7 +18,7 @@ def schedules(curves: Mapping[str, Any], ax: Axes | None = None, ylabel: str = "
     """Curves over optimizer steps, distinguished by line and color.
 
     Args:
-        curves: label -> (steps, values), two sequences of one length.
+        curves: label -> (steps, values), two sequences of one length; a method's name gets its color and line.
 
     Raises:
         ValueError: no curve, or steps and values of different lengths.
@@ -30,7 +30,9 @@ def schedules(curves: Mapping[str, Any], ax: Axes | None = None, ylabel: str = "
     for index, (label, (steps, values)) in enumerate(curves.items()):
         x = finite_array(f"steps of {label!r}", steps, 1)
         y = same_shape(f"values of {label!r}", values, x)
-        ax.plot(x, y, label=label, **curve_style(index) | {"marker": ""})
+        look = METHOD_STYLE.get(label)
+        label, style = (look.label, look.curve) if look else (label, curve_style(index))
+        ax.plot(x, y, label=label, **style | {"marker": ""})
         lowest = min(lowest, float(y.min()))
     ax.set_ylim(bottom=1.05 * lowest)
     ax.set_xlabel("optimizer step t")
