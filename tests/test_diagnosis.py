@@ -111,8 +111,8 @@ def test_constant_share_needs_inputs_and_a_head():
 
 def recorded():
     """Every recorded run with a loss curve, of a task whose constant answer has a known training loss."""
-    choices = {"toy/inference": 3, "toy/paraphrase": 2, "toy/sentiment": 2, "toy/qa": 2, "sst2": 2}
-    validation = {"sst2": 872, "toy": 500}
+    choices = {"toy/inference": 3, "toy/paraphrase": 2, "toy/sentiment": 2, "toy/qa": 2, "sst2": 2, "mnli": 3}
+    validation = {"sst2": 872, "mnli": 5000, "toy": 500}
     for path in sorted(data_path("results").glob("*.csv")):
         rows = pd.read_csv(path, keep_default_na=False, dtype=str)
         if "losses" in rows:

@@ -26,8 +26,8 @@ def score_against_density(
 ) -> Axes:
     """Score (percent) against density (percent of the encoder's weights, logarithmic): a line for each method.
 
-    Lines join the means over seeds; bands show the range from the worst to the best seed. Dense models, pretrained or
-    not, are horizontal lines. With several tasks the mean over them is drawn (`average_over_tasks`).
+    Lines join the means over seeds; each seed is a small marker, moved a little to the side. Dense models, pretrained
+    or not, are horizontal lines. With several tasks the mean over them is drawn (`average_over_tasks`).
 
     Args:
         results: rows of a results file.
@@ -39,7 +39,7 @@ def score_against_density(
     rows = _select_tasks(results, tasks)
     if rows["task"].nunique() > 1:
         rows = average_over_tasks(rows)
-    table = summarize(rows)
+    table, runs = summarize(rows), rows[rows["split"] == "validation"]
     ax = axes_or_new(ax)
     for method, look in METHOD_STYLE.items():
         mine = table[table["method"] == method]
@@ -51,7 +51,10 @@ def score_against_density(
         x = 100 * mine["density"].to_numpy()
         ax.plot(x, mine["mean"], label=look.label, **look.curve)
         if (mine["seeds"] > 1).any():
-            ax.fill_between(x, mine["low"], mine["high"], color=look.color, alpha=0.18, linewidth=0)
+            seeds = runs[runs["method"] == method]
+            aside = 1.04 ** (len(ax.lines) - 3)  # dots of different methods beside each other
+            dots = look.curve | {"linestyle": "", "markersize": 3.5, "alpha": 0.5}
+            ax.plot(100 * aside * seeds["density"], seeds["score"], label="_one seed", **dots)
     ticks = sorted({100 * density for density in table.loc[~table["method"].isin(UNPRUNED), "density"]})
     log_axis(ax, ticks)
     ax.set_xlabel("encoder weights kept (%)")
