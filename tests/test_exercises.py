@@ -8,9 +8,10 @@ from types import ModuleType
 
 import pytest
 import torch
+from IPython.core.interactiveshell import InteractiveShell
 
 from mvp_lite import course
-from mvp_lite.course.exercises import WrongAnswer
+from mvp_lite.course.exercises import NoAnswer, WrongAnswer
 from mvp_lite.course.exercises.tools import CHECKS, close, exercise
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -61,13 +62,34 @@ def test_banks_are_complete():
     print(f"{len(checked)} exercises, {len(WRONG)} wrong answers rejected")
 
 
-def test_a_stub_that_raises_shows_through():
+def test_a_stub_and_an_answer_that_raises_are_one_line_in_a_notebook():
+    """IPython shows what `_render_traceback_` returns."""
+
     def stub(*_, **__):
         raise NotImplementedError
 
+    def broken(*inputs, **__):
+        return inputs[0].no_such_name
+
+    def no_tensor(*_, **__):
+        return object()
+
+    shell = InteractiveShell.instance()
+    shown = []
+    shell._showtraceback = lambda kind, value, lines: shown.append((kind, lines))
     for number in CHECKS:
-        with pytest.raises(NotImplementedError):
-            course.exercises.check(number, stub)
+        for answer, kind, words in (
+            (stub, NoAnswer, f"exercise {number}: write your answer"),
+            (broken, WrongAnswer, "your function raises AttributeError: "),
+            (no_tensor, WrongAnswer, None),
+        ):
+            with pytest.raises(kind, match=words) as caught:
+                course.exercises.check(number, answer)
+            shell.showtraceback((caught.type, caught.value, caught.tb))
+            assert shown[-1] == (kind, [f"{kind.__name__}: {caught.value}"])
+            assert "\n" not in str(caught.value)
+    with pytest.raises(WrongAnswer, match=r"in line \d+: return inputs\[0\]\.no_such_name"):
+        course.exercises.check(next(iter(CHECKS)), broken)
 
 
 @pytest.mark.parametrize("number", ["0.1", "1.9", "99.1", "x", ""])

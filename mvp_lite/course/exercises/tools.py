@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["CHECKS", "WrongAnswer", "call", "close", "exercise", "like", "normal"]
+__all__ = ["CHECKS", "NoAnswer", "WrongAnswer", "call", "close", "exercise", "like", "normal"]
 
 Check = Callable[[Any], None]
 
@@ -16,8 +16,19 @@ Check = Callable[[Any], None]
 CHECKS: dict[str, Check] = {}
 
 
-class WrongAnswer(AssertionError):
+class _OneLine(Exception):
+    """Shown in a notebook as one line: a traceback would end in the source of the check, which has the answer."""
+
+    def _render_traceback_(self) -> list[str]:  # IPython asks for it
+        return [f"{type(self).__name__}: {self}"]
+
+
+class WrongAnswer(_OneLine, AssertionError):
     """The answer to an exercise is not right; the message says where it differs and, if known, why."""
+
+
+class NoAnswer(_OneLine, NotImplementedError):
+    """The answer to an exercise has not been written yet."""
 
 
 def exercise(number: str) -> Callable[[Check], Check]:
