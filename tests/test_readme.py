@@ -231,7 +231,9 @@ def test_what_none_stands_for() -> None:
     assert pruner["movement"].schedule == mvp.schedule.Schedule(100, 10, 30)
     for name, start in zip(learned, (0.0, 0.0, 2.197), strict=True):
         (scores,) = pruner[name].state_dict()["scores"].values()
-        torch.testing.assert_close(scores, torch.full_like(scores, start))
+        assert float(scores.detach().mean()) == pytest.approx(start, abs=1e-6)
+        assert bool((scores == scores[0, 0]).all()) == (name != "movement")
+    assert [pruner[name].method.magnitude_init for name in learned] == [0.2, 0.0, 0.0]
     assert [pruner[name].score_lr for name in learned] == [1e-2, 30 / 100, 30 / 100]
     fixed = [mvp.Pruner(model, name, density=0.5, total_steps=100, penalty=1.0).score_lr for name in learned[1:]]
     assert fixed == [1e-2, 1e-1]

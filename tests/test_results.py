@@ -21,7 +21,7 @@ PAPER = data_path("paper", "movement_tables.csv")
 LABELS = {"magnitude": "magnitude", "movement": "movement", "soft_movement": "soft movement", "l0": "L0"}
 OURS_MOVEMENT = analysis.FROM_MAGNITUDE
 TOY_LABELS = {"magnitude": "magnitude", OURS_MOVEMENT: "movement", "movement": "movement, scores from 0"}
-TOY_LABELS |= {"soft_movement": "soft movement", "l0": "L0"}
+TOY_LABELS |= {"soft_movement": "soft movement"}
 DENSITIES = (0.03, 0.1, 0.7)
 
 
@@ -115,6 +115,17 @@ def test_what_is_said_of_the_toy() -> None:
     assert sorted(dense.round(1)) == [float(one), *[100.0] * 4] and tasks["magnitude"][0.7, "toy/qa"] == 100
     assert mean[0.7]["magnitude"] - mean[0.7][OURS_MOVEMENT] < 1
     assert set(runs["steps"]) == {300} and set(runs["batch_size"]) == {32}
+
+
+def test_what_is_said_of_l0_on_the_toy() -> None:
+    runs = recorded("toy_l0.csv").query("split == 'validation'")
+    assert set(runs["lr"]) == {1e-3} and len(runs) == 9 and runs["task"].nunique() == 3
+    span = runs.groupby("density")["score"].agg(["min", "max"]).round(1).sort_index(ascending=False)
+    found = said(
+        "results.md",
+        r"scores ([\d.]+) to ([\d.]+) at 70 %, ([\d.]+) to ([\d.]+) at 10 % and ([\d.]+) to ([\d.]+) at 3 %",
+    )
+    assert list(map(float, found)) == span.to_numpy().ravel().tolist()
 
 
 def many_seeds_of_qa() -> pd.DataFrame:
@@ -328,8 +339,10 @@ def published_lr(method: str) -> str:
 
 
 def test_learning_rates_in_the_guide() -> None:
+    labels = TOY_LABELS | {"l0": "L0"}
+
     def span(rows: pd.DataFrame) -> list[str]:
-        found = rows.groupby("method")["lr"].agg(["min", "max"]).reindex(list(TOY_LABELS))
+        found = rows.groupby("method")["lr"].agg(["min", "max"]).reindex(list(labels))
         plain = [["" if math.isnan(lr) else f"{lr:.0e}".replace("e-0", "e-") for lr in row] for row in found.to_numpy()]
         return [low if low == high else f"{low} to {high}" for low, high in plain]
 
@@ -340,8 +353,8 @@ def test_learning_rates_in_the_guide() -> None:
         rows += [[f"MiniLM on SST-2, 500 steps of 32, {kept}", *span(short[short["density"] == density])]]
         rows += [[f"MiniLM on SST-2, 1,500 steps of 32, {kept}", *span(real[real["density"] == density])]]
     published = {name: published_lr(name) for name in LABELS}
-    rows += [["BERT-base, published, 6 or 10 epochs, 3 %", *(published.get(name, "") for name in TOY_LABELS)]]
-    made = table(["", *TOY_LABELS.values()], rows).replace("|  |", "| |", 1)
+    rows += [["BERT-base, published, 6 or 10 epochs, 3 %", *(published.get(name, "") for name in labels)]]
+    made = table(["", *labels.values()], rows).replace("|  |", "| |", 1)
     assert made in text("guide.md"), made
     tried = recorded("toy.csv").query("split == 'holdout'").groupby(["task", "method", "density"])["lr"].nunique()
     assert tried.min() == 3
@@ -362,10 +375,10 @@ def test_what_is_said_of_tuning() -> None:
 
 def test_what_is_missing_from_the_toys_runs() -> None:
     """As data/results/README.md lists it."""
-    rows = recorded("toy.csv").query("split == 'validation'")
-    assert set(rows["density"]) == {0.03, 0.1, 0.7, 1.0} and "random" not in set(rows["method"])
+    rows, taught = (recorded(f"{name}.csv").query("split == 'validation'") for name in ("toy", "toy_three_lrs"))
+    assert 0.01 not in set(rows["density"]) and not rows["distil"].any()
     pooled = rows[(rows["scope"] == "global") & rows["method"].isin(["magnitude", "movement"])]
-    taught = rows[rows["distil"]]
+    taught = taught[taught["distil"]]
     for part in (pooled, taught):
         assert set(part["task"]) == {"toy/inference", "toy/paraphrase"} and set(part["seed"]) == {0, 1, 2}
         assert set(part["density"]) == {0.03, 0.1}
@@ -390,8 +403,8 @@ def test_what_is_said_of_the_files_of_results() -> None:
 
 def test_the_runs_come_from_two_processors() -> None:
     toy, real = recorded("toy.csv").query("split == 'validation'"), real_runs().query("task == 'sst2'")
-    second = toy["distil"] | (toy["scope"].eq("global") & ~toy["method"].isin(["soft_movement", "l0"]))
-    second |= toy["method"].isin(["soft_movement", "l0"]) & toy["density"].gt(0.03)
+    toy = toy[toy["method"] != "l0"]
+    second = toy["scope"].eq("global") & (~toy["method"].eq("soft_movement") | toy["density"].gt(0.03))
     groups = [toy[~second], toy[second], real[~real["distil"]], real[real["distil"]]]
     first, other, *sst2 = ({name.partition(",")[0] for name in rows["hardware"]} for rows in groups)
     assert sst2 == [first, other] and len(first) == len(other) == 1 and first != other
@@ -399,8 +412,8 @@ def test_the_runs_come_from_two_processors() -> None:
 
 def groups_table() -> str:
     grouped = recorded("toy_structured.csv").query("split == 'validation' and density == 0.1")
-    single = toy_runs()
-    single = single[(single["density"] == 0.1) & single["seed"].isin([0, 1, 2])].assign(groups="weights", parameters=0)
+    single = analysis.comparable(recorded("toy_three_lrs.csv")).query("density == 0.1")
+    single = single.assign(groups="weights", parameters=0)
     runs = pd.concat([grouped, single[single["method"].isin(grouped["method"])]])
     cells = runs.groupby(["task", "method", "groups"])
     assert set(cells.size().loc[list(set(grouped["task"]))]) == {3}
