@@ -1,5 +1,8 @@
 """What docs/results.md says of movement pruning in short runs, from the recorded rows."""
 
+import json
+import re
+
 import pandas as pd
 import pytest
 from pages import said, table, text
@@ -8,6 +11,7 @@ import mvp_lite as mvp
 from mvp_lite import data_path
 from mvp_lite.course.analysis import FROM_MAGNITUDE
 
+NOTEBOOK_00 = data_path().parent / "notebooks" / "00_start_here.ipynb"
 SEEDS = (0, 1, 2)
 C = {"movement": "0 (the paper)", "movement magnitude_init=0.05": "0.05", FROM_MAGNITUDE: "0.2 (default)"}
 C |= {"movement magnitude_init=0.5": "0.5", "magnitude": "magnitude pruning"}
@@ -41,7 +45,7 @@ def means(density: float, methods: dict[str, str]) -> pd.DataFrame:
     rows = runs().query(f"density == {density} and seed in {SEEDS}")
     cells = rows.groupby(["method", "task"])["score"].agg(["mean", "count"])
     shown = cells["mean"].map("{:.1f}".format).where(cells["count"] == len(SEEDS), "").unstack("task", fill_value="")
-    return shown.reindex(index=list(methods), columns=list(TASKS)).fillna("")
+    return shown.reindex(index=list(methods), columns=list(TASKS)).astype(object).fillna("")
 
 
 def dial_table() -> str:
@@ -117,3 +121,23 @@ def test_sums_over_groups_differ_little() -> None:
     assert min(spreads("weights")) > 0.7
     for groups in ("rows", "columns", "heads", "neurons", mvp.groups.blocks(8, 8)):
         assert max(spreads(groups)) < 0.15
+
+
+def test_what_notebook_00_says_of_recorded_runs() -> None:
+    rows = pd.read_csv(data_path("results", "toy.csv")).query("split == 'validation' and task == 'toy/paraphrase'")
+    three = rows[(rows["density"] == 0.03) & (rows["scope"].ne("global") | rows["method"].eq("soft_movement"))]
+    scores = three.groupby("method")["score"].agg(["min", "max", "mean", "count"]).round()
+    page = " ".join("".join(cell["source"]) for cell in json.loads(NOTEBOOK_00.read_text())["cells"])
+    page = " ".join(page.split())
+    assert (scores["count"] == 5).all() and rows.query("method == 'dense'")["score"].min() > 99.9
+    low, high, ours_low, ours_high = re.search(
+        r"magnitude pruning gets (\d+) to (\d+) %, movement pruning (\d+) to (\d+) %; soft movement pruning solves the "
+        r"task with two seeds and stays below 60 % with three",
+        page,
+    ).groups()
+    assert [float(low), float(high)] == scores.loc["magnitude", ["min", "max"]].tolist()
+    assert [float(ours_low), float(ours_high)] == scores.loc[FROM_MAGNITUDE, ["min", "max"]].tolist()
+    soft = three[three["method"] == "soft_movement"]["score"]
+    assert (soft > 99).sum() == 2 and (soft < 60).sum() == 3
+    found = re.search(r"give (\d+) %, movement alone \(scores from 0\) (\d+) %, both together (\d+) %", page).groups()
+    assert list(map(float, found)) == scores.loc[["magnitude", "movement", FROM_MAGNITUDE], "mean"].tolist()
