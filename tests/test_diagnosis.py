@@ -134,7 +134,7 @@ def test_the_diagnosis_finds_the_recorded_failures_and_no_others():
             float(row["constant_share"]), ("train longer",),
         )  # fmt: skip
         end = np.mean(found.losses[-2:]) / constant_loss
-        if 0.97 < end < 0.992:  # has learned next to nothing: either verdict is right
+        if 0.96 < end < 0.992:  # has learned next to nothing: either verdict is right
             unclear += 1
         else:
             assert found.at_chance == (end > 0.97), (row["task"], row["method"], row["seed"], found.verdict)
