@@ -30,7 +30,10 @@ runs = pd.DataFrame({"source": "toy", "task": "qa", "lam": [1.0, 10.0, 100.0], "
 results = pd.DataFrame({"density": [0.03, 0.1], "score": [70.0, 90.0], "method": "movement", "task": "qa"})
 results = results.assign(split="validation", seed=0)
 turn = {"magnitude": start.abs(), "movement": start.sin(), "kept": start > 0, "result": "error 0.5"}
-turns = {0.0: turn, 0.5: turn | {"kept": start.abs() > 1}}"""
+turns = {0.0: turn, 0.5: turn | {"kept": start.abs() > 1}}
+keep = start.abs() > 1
+frames = [{"step": 0, "density": 1.0, "score": 50.0, "weights": start, "kept": start != 0}]
+frames += [{"step": 9, "density": 0.5, "score": 90.0, "weights": 1.2 * start, "kept": keep}]"""
 CALLS = {
     "density_against_lambda": "runs",
     "dial": "turns",
@@ -41,6 +44,7 @@ CALLS = {
     "schedules": "",
     "scores_and_mask": "torch.arange(200.0).reshape(20, 10).cos()",
     "softened": "[4.0, 2.0, -2.0]",
+    "weights_leave": "frames",
 }
 EQUATIONS = r"""Inline $G\odot W$, and displayed
 
