@@ -22,6 +22,8 @@ REMEDIES = {
     "movement groups=centered": "scores learn from centered inputs",
     "movement schedule=cosine": "the density falls along a half-cosine",
     FROM_MAGNITUDE: "scores start from magnitude, $c=0.2$",
+    f"{FROM_MAGNITUDE} groups=centered": "the same, and centered inputs",
+    f"{FROM_MAGNITUDE} schedule=cosine": "the same, and a half-cosine",
     "magnitude": "*magnitude pruning*",
 }
 #: the same remedy has other numbers of steps where the run is longer
@@ -97,6 +99,8 @@ def test_what_is_said_of_the_start_and_of_other_remedies() -> None:
     assert (ten.loc[toy[:2], "movement schedule=cosine"] > ten.loc[toy[:2], "movement"] + 5).all()
     assert ten.loc["toy/inference", "movement groups=centered"] > ten.loc["toy/inference", "movement"] + 5
     assert (ten.loc[toy, "random"] < ten.loc[toy, "magnitude"] - 30).all()
+    both = [f"{started} {more}" for more in ("groups=centered", "schedule=cosine")]
+    assert ten.loc[toy[:2], both].sub(ten.loc[toy[:2], started], axis=0).abs().max(axis=None) < 2
 
     mnli = pd.read_csv(data_path("results", "mnli_short.csv")).set_index("method")
     number = r"([\d.]+) %"
