@@ -20,7 +20,7 @@ OURS = sorted(data_path("results").glob("small_*.csv"))
 PAPER = data_path("paper", "movement_tables.csv")
 LABELS = {"magnitude": "magnitude", "movement": "movement", "soft_movement": "soft movement", "l0": "L0"}
 OURS_MOVEMENT = analysis.FROM_MAGNITUDE
-TOY_LABELS = {"magnitude": "magnitude", OURS_MOVEMENT: "movement", "movement": "movement, scores from 0"}
+TOY_LABELS = {"magnitude": "magnitude", OURS_MOVEMENT: "movement from magnitude", "movement": "movement from 0"}
 TOY_LABELS |= {"soft_movement": "soft movement"}
 DENSITIES = (0.03, 0.1, 0.7)
 

@@ -29,7 +29,7 @@ REMEDIES = {
 #: the same remedy has other numbers of steps where the run is longer
 SAME = {"movement dense_steps=250": "movement dense_steps=150"}
 TASKS = {"toy/inference": "inference", "toy/paraphrase": "paraphrase", "toy/qa": "qa", "sst2": "SST-2"}
-SST2 = {"magnitude": "magnitude", FROM_MAGNITUDE: "movement", "movement": "movement, scores from 0"}
+SST2 = {"magnitude": "magnitude", FROM_MAGNITUDE: "movement from magnitude", "movement": "movement from 0"}
 SST2 |= {"soft_movement": "soft movement"}
 
 
