@@ -27,7 +27,7 @@ tasks.evaluation tasks.task tasks models
 experiments.table experiments.subsets experiments.settings experiments.remedies experiments.recipes
 experiments.grid experiments.lambdas experiments.structured experiments.unlabeled experiments.sizes
 experiments.probes experiments.mechanism experiments
-course.ledger course.anatomy course.arguments course.analysis
+course.equations course.ledger course.anatomy course.arguments course.analysis
 course.figures.style course.figures.matrices course.figures.movement course.figures.training course.figures.gates
 course.figures.comparisons course.figures.dial course.figures.results course.figures.distillation
 course.figures.anatomy course.figures.structure course.figures.audit course.figures.gradient_free

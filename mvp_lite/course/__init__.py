@@ -1,9 +1,9 @@
-"""What the notebooks are made of: equation ledger, exercises, figures, statistics of runs, widgets, editions.
+"""What the notebooks are made of: checks of equations, exercises, figures, statistics of runs, widgets, editions.
 
     from mvp_lite import course
 
     course.setup()
-    ledger = course.Ledger(3)
+    course.check("3.2", S.grad, G * W)
 
 Names are imported at their first use: pandas, matplotlib and ipywidgets are loaded only by what needs them.
 """
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from mvp_lite.course import analysis, anatomy, editions, exercises, figures, tables, widgets
+    from mvp_lite.course.equations import check
     from mvp_lite.course.ledger import Ledger
     from mvp_lite.course.notebook import setup
 
@@ -20,6 +21,7 @@ __all__ = [
     "Ledger",
     "analysis",
     "anatomy",
+    "check",
     "editions",
     "exercises",
     "figures",
@@ -31,6 +33,7 @@ __all__ = [
 #: Name -> its module; a module of this package stands for itself.
 _LAZY = {name: f"{__name__}.{name}" for name in __all__} | {
     "Ledger": "mvp_lite.course.ledger",
+    "check": "mvp_lite.course.equations",
     "setup": "mvp_lite.course.notebook",
 }
 

@@ -32,7 +32,11 @@ def execute(path: Path) -> float:
     """Run a notebook in place, as it is committed, so that the same source gives the same bytes. Returns seconds.
 
     Cell ids are hashes of the sources. Timings, versions and widgets (whose state is not kept) are left out; the
-    seconds are stored in the metadata. If a cell raises, the file stays unchanged.
+    seconds are stored in the metadata. A cell's `alt` in its metadata (a text, or a list for several pictures) becomes
+    the alt text of its pictures. If a cell raises, the file stays unchanged.
+
+    Raises:
+        ValueError: a cell whose metadata do not describe each of its pictures.
     """
     from nbclient import NotebookClient
 
@@ -52,6 +56,7 @@ def execute(path: Path) -> float:
         cell.metadata.pop("execution", None)
         if cell.cell_type == "code":
             cell.outputs = _merged([out for out in cell.outputs if _WIDGET not in out.get("data", {})])
+            _describe(cell, path)
     _write(notebook, path)
     return seconds
 
@@ -149,6 +154,18 @@ def _notebooks(folder: Path) -> list[Path]:
     if not found:
         raise ValueError(f"{folder} holds no notebook: start this in the project's own folder, or name one")
     return found
+
+
+def _describe(cell: NotebookNode, path: Path) -> None:
+    """Give the pictures of a cell the alt texts in its metadata."""
+    if "alt" not in cell.metadata:
+        return
+    texts = [cell.metadata.alt] if isinstance(cell.metadata.alt, str) else list(cell.metadata.alt)
+    pictures = [out for out in cell.outputs if "image/png" in out.get("data", {})]
+    if len(texts) != len(pictures):
+        raise ValueError(f"{path.name}: {len(texts)} alt texts for {len(pictures)} pictures: {cell.source[:60]!r}")
+    for out, text in zip(pictures, texts, strict=True):
+        out.metadata["image/png"] = {**out.metadata.get("image/png", {}), "alt": text}
 
 
 def _stable_ids(notebook: NotebookNode) -> None:

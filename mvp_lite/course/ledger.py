@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
-import torch
-from torch import Tensor
+from mvp_lite.course.equations import difference
 
 __all__ = ["Ledger"]
 
@@ -47,15 +45,13 @@ class Ledger:
         head, _, number = tag.partition(".")
         if head != str(self.notebook) or not number.isdecimal():
             raise ValueError(f"tag={tag!r}: notebook {self.notebook} numbers its equations {self.notebook}.1, …")
-        if relation not in ("==", "<=", ">="):
-            raise ValueError(f"relation={relation!r}: '==', '<=' or '>='")
         if not planted:
             raise ValueError(f"({tag}) needs a planted error: a check that cannot fail checks nothing")
-        error = _error(_exact(left), _exact(right), relation)
+        error = difference(left, right, relation)
         if not error <= tol:
             raise AssertionError(f"({tag}) does not hold: error {error:.1e}, allowed {tol:.0e}")
         for name, wrong in planted.items():
-            if _error(_exact(wrong), _exact(right), relation) <= tol:
+            if difference(wrong, right, relation) <= tol:
                 raise AssertionError(f"({tag}) does not catch the planted error {name!r}")
         self.errors[tag], self.planted[tag] = error, len(planted)
         print(f"({tag}) holds, largest error {error:.1e}; caught: {', '.join(planted)}")
@@ -67,23 +63,3 @@ class Ledger:
         held, caught, worst = len(self.errors), sum(self.planted.values()), max(self.errors.values())
         summary = f"{held} equations hold, {caught} planted errors caught, largest error {worst:.1e}"
         print(f"notebook {self.notebook}: {summary}")
-
-
-def _exact(value: Any) -> Tensor:
-    tensor = torch.as_tensor(value).detach().cpu()
-    if isinstance(value, float):
-        tensor = torch.tensor(value, dtype=torch.float64)
-    if tensor.is_floating_point() and tensor.dtype != torch.float64:
-        raise TypeError(f"{tensor.dtype}: equations are checked in float64")
-    return tensor.to(torch.float64)
-
-
-def _error(left: Tensor, right: Tensor, relation: str) -> float:
-    """Largest violation of the relation, relative to the largest entry of `right`; infinite if shapes differ."""
-    if left.shape != right.shape or left.numel() == 0:
-        return math.inf
-    gap = left - right
-    violation = {"==": gap.abs(), "<=": gap.clamp(min=0.0), ">=": (-gap).clamp(min=0.0)}[relation].max().item()
-    scale = right.abs().max().item()
-    error = violation / scale if scale > 0.0 else violation
-    return math.inf if math.isnan(error) else error

@@ -164,7 +164,6 @@ WRONG = {
         "shift the other way": lambda S, lam, n: l0_closed(S - 4 / 3 * math.log(11), lam, n),
         "printed log": lambda S, lam, n: l0_closed(S.log(), lam, n),
         "divided by b": lambda *a: l0_closed(*a) * 1.5,
-        "single precision": lambda S, lam, n: l0_closed(S.float(), lam, n),
         "transposed": lambda *a: l0_closed(*a).T,
     },
 }

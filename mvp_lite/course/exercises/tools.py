@@ -10,6 +10,9 @@ from torch import Tensor
 
 __all__ = ["CHECKS", "NoAnswer", "WrongAnswer", "call", "close", "exercise", "like", "normal"]
 
+#: What single precision may lose in the few operations of an answer.
+_FLOAT32_TOL = 1e-5
+
 Check = Callable[[Any], None]
 
 #: number -> check, in the order of the course.
@@ -81,11 +84,12 @@ def close(
     what: str = "your answer",
     tol: float = 1e-9,
 ) -> None:
-    """`like`, then equal values (float64, to `tol` of the largest entry).
+    """`like`, then equal values, to `tol` of the largest entry (float32: to at least 1e-5).
 
     `mistakes` maps a hint to the value that this mistake gives; the hint is the message if `got` equals that value.
     """
     got = like(got, expected, what)
+    tol = max(tol, _FLOAT32_TOL) if got.dtype == torch.float32 else tol
     if _equal(got, expected, tol):
         return
     for hint, value in (mistakes or {}).items():

@@ -95,21 +95,16 @@ METHOD_STYLE: dict[str, Look] = {
 }
 
 
-def show(ax: Axes | NDArray[Any] | Sequence[Axes], alt: str) -> None:
-    """Display the figure of `ax` in a notebook, with its description as alt text and as a caption below.
+def show(ax: Axes | NDArray[Any] | Sequence[Axes], alt: str = "") -> None:
+    """Display the figure of `ax` in a notebook, with its description, if given, as alt text.
 
-    JupyterLab does not pass on an image's alt text, so the caption is what a screen reader finds there.
-
-    Raises:
-        ValueError: an empty description.
+    The notebooks of the course keep the description in the metadata of the cell (`editions.execute` adds it).
     """
-    if not alt.strip():
-        raise ValueError(f"alt={alt!r}: describe the figure in a sentence, for those who cannot see it")
     from IPython.display import display
 
     picture = {"image/png": base64.b64encode(_small_png(ax)).decode("ascii"), "text/plain": "figure"}
-    display(picture, raw=True, metadata={"image/png": {"alt": alt}})  # type: ignore[no-untyped-call]
-    display({"text/markdown": f"*{alt}*", "text/plain": alt}, raw=True)  # type: ignore[no-untyped-call]
+    metadata = {"image/png": {"alt": alt}} if alt else {}
+    display(picture, raw=True, metadata=metadata)  # type: ignore[no-untyped-call]
 
 
 def save(ax: Axes | NDArray[Any] | Sequence[Axes], path: str | Path) -> None:
