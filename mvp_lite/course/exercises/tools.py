@@ -87,14 +87,15 @@ def close(
     """`like`, then equal values, to `tol` of the largest entry (float32: to at least 1e-5).
 
     `mistakes` maps a hint to the value that this mistake gives; the hint is the message if `got` equals that value.
+    Where several mistakes give the same value, the message names them all.
     """
     got = like(got, expected, what)
     tol = max(tol, _FLOAT32_TOL) if got.dtype == torch.float32 else tol
     if _equal(got, expected, tol):
         return
-    for hint, value in (mistakes or {}).items():
-        if value.shape == got.shape and _equal(got, value, tol):
-            raise WrongAnswer(f"{what} is not right: {hint}")
+    hints = [hint for hint, value in (mistakes or {}).items() if value.shape == got.shape and _equal(got, value, tol)]
+    if hints:
+        raise WrongAnswer(f"{what} is not right: {', or: '.join(hints)}")
     wrong = (got.double() - expected.double()).abs().flatten()
     place = tuple(int(i) for i in torch.unravel_index(wrong.argmax(), expected.shape)) if expected.dim() else ()
     entry = f"entry {place} of {what}" if place else what
