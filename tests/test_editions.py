@@ -189,3 +189,20 @@ def test_execution_repeats_to_the_byte_and_keeps_the_file_if_a_cell_raises(tmp_p
     with pytest.raises(CellExecutionError, match="ZeroDivisionError"):
         main(["execute", str(path)])
     assert path.read_bytes() == before
+
+
+PICTURE = "from mvp_lite import course\ncourse.figures.show(course.figures.matrix([[1.0, 2.0]]))"
+
+
+@pytest.mark.slow
+def test_pictures_get_the_alt_text_of_their_cell(tmp_path):
+    cell = new_code_cell(PICTURE, metadata={"alt": "Two numbers, 1 and 2."})
+    path = lesson(tmp_path, cell)
+    editions.execute(path)
+    (made,) = nbformat.read(path, as_version=4).cells
+    assert made.outputs[0].metadata["image/png"].alt == "Two numbers, 1 and 2."
+    lesson(tmp_path, new_code_cell(PICTURE, metadata={"alt": ["one", "two"]}))
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match="2 alt texts for 1 pictures"):
+        editions.execute(path)
+    assert path.read_bytes() == before

@@ -154,5 +154,5 @@ def test_each_likely_mistake_of_10_3_gets_its_own_message():
 
 
 def test_mistakes_that_cannot_be_told_apart_are_all_named():
-    with pytest.raises(WrongAnswer, match="the sign, or: the order$"):
+    with pytest.raises(WrongAnswer, match=r"the sign, or: the order$"):
         close(-A, A, mistakes={"the sign": -A, "half": A / 2, "the order": -A})

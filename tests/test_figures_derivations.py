@@ -1,5 +1,7 @@
 """Figures of the derivations draw the data they are given: lines, bars, dots and cells are compared, not pixels."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -237,6 +239,19 @@ def test_shares_are_bars_in_the_order_given():
 def test_bad_input_is_named(draw, message):
     with pytest.raises(ValueError, match=message):
         draw()
+
+
+def test_survivors_shows_each_run_that_removed_something():
+    before, after = torch.randn(2, 4, 3)
+    model = torch.nn.Linear(3, 4, bias=False)
+    model.weight.data = after * (after > 0)
+    pruned = SimpleNamespace(density=0.5, model=torch.nn.ModuleDict({"a": model}), masters={"a": after})
+    dense = SimpleNamespace(density=1.0)
+    axes = figures.survivors(before, {"dense": dense, "magnitude": pruned, "movement": pruned}, "a")
+    assert [ax.get_title() for ax in axes] == ["magnitude", "movement"]
+    assert len(axes[0].lines[1].get_xdata()) == int((after > 0).sum())
+    with pytest.raises(ValueError, match=r"runs=\['dense'\]: none of them"):
+        figures.survivors(before, {"dense": dense}, "a")
 
 
 def test_weights_moved_keeps_kept_and_pruned_apart():

@@ -24,7 +24,7 @@ from mvp_lite.course.figures.gradient_free import (
 )
 from mvp_lite.course.figures.matrices import layer_history, matrix, scores_and_mask
 from mvp_lite.course.figures.mechanism import differing_states
-from mvp_lite.course.figures.movement import quadrants, trajectories, weights_leave, weights_moved
+from mvp_lite.course.figures.movement import quadrants, survivors, trajectories, weights_leave, weights_moved
 from mvp_lite.course.figures.results import recorded_bars, score_against_density, score_by_task, score_curves
 from mvp_lite.course.figures.structure import group_masks, score_by_groups, speed_and_operations
 from mvp_lite.course.figures.style import METHOD_STYLE, OKABE_ITO, STYLE, save, show
@@ -73,6 +73,7 @@ __all__ = [
     "show",
     "softened",
     "speed_and_operations",
+    "survivors",
     "teacher_gains",
     "training",
     "trajectories",

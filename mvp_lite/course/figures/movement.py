@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from mvp_lite.course.arguments import finite_array, require_known, same_shape
 from mvp_lite.course.figures.style import GRAY, METHOD_STYLE, OKABE_ITO, axes_or_new, curve_style
 
-__all__ = ["quadrants", "trajectories", "weights_leave", "weights_moved"]
+__all__ = ["quadrants", "survivors", "trajectories", "weights_leave", "weights_moved"]
 
 _BLUE, _VERMILION = OKABE_ITO[:2]
 
@@ -145,6 +145,27 @@ def weights_moved(
     ax.set_title(look.label)
     ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=3, markerscale=2.5)
     return ax
+
+
+def survivors(pretrained: torch.Tensor, runs: Mapping[str, Any], layer: str) -> NDArray[Any]:
+    """`weights_moved` of one matrix side by side for all runs (method -> `Result`) that removed something.
+
+    Args:
+        pretrained: the matrix before the runs.
+        layer: its name, as in `Result.masters`.
+
+    Raises:
+        ValueError: no run with a density below 1; see `weights_moved`.
+    """
+    pruned = {method: run for method, run in runs.items() if run.density < 1}
+    if not pruned:
+        raise ValueError(f"runs={list(runs)}: none of them removed a weight")
+    size = (3.7 * len(pruned), 3.6)
+    _, grid = plt.subplots(1, len(pruned), figsize=size, sharex=True, squeeze=False, layout="constrained")
+    axes: NDArray[Any] = grid[0]
+    for ax, (method, run) in zip(axes, pruned.items(), strict=True):
+        weights_moved(pretrained, run.masters[layer], run.model.get_parameter(f"{layer}.weight") != 0, ax, method)
+    return axes
 
 
 def weights_leave(frames: Sequence[Mapping[str, Any]], frame: int, method: str = "movement") -> NDArray[Any]:
