@@ -203,6 +203,18 @@ def test_a_finished_grid_runs_nothing(finished, monkeypatch):
     assert finished.out.read_bytes() == before
 
 
+def test_a_row_with_a_learning_rate_that_is_not_chosen_any_more_is_named(finished, copy, monkeypatch):
+    monkeypatch.setattr(grids, "fine_prune", lambda *a, **k: pytest.fail("ran again"))
+    copy.out.write_bytes(finished.out.read_bytes())
+    said = []
+    run_grid(replace(copy, lrs=(0.5,)), log=said.append)
+    reported = [row for row in rows_of(copy) if row["split"] == "validation"]
+    assert len(said) == len(reported) and all(
+        "0.5 is chosen now: delete its row to run it again" in line for line in said
+    )
+    assert copy.out.read_bytes() == finished.out.read_bytes()
+
+
 def test_a_killed_grid_goes_on(finished, copy):
     lines = finished.out.read_text().splitlines(keepends=True)
     for whole in (14, 18):  # the header, this many rows, and half of one more

@@ -182,6 +182,8 @@ def _run_task(grid: Grid, task: Task, table: Table, layers: Table | None, log: L
     for seed, density, method in run_order(grid):
         cell = planned(grid, task, "validation", method, density, seed, chosen_lr(method, density))
         no_layers = layers is not None and method in METHODS and not layers.has(cell)
+        if table.has(cell) and (lr := float(table.row(cell)["lr"])) != cell["lr"]:
+            log(f"{_name(cell)} has lr {lr}, and {cell['lr']} is chosen now: delete its row to run it again")
         if table.has(cell) and not no_layers:
             continue
         result = run(cell) if table.has(cell) else record(cell)
@@ -258,11 +260,12 @@ def append_run(table: Table, cell: Cell, result: Result, log: Log) -> None:
         "seconds": f"{result.seconds:.1f}",
     }
     table.append(cell | found)
+    log(f"{_name(cell)} lr {cell['lr']}: score {found['score']} kept {found['kept']} in {found['seconds']} s")
+
+
+def _name(cell: Cell) -> str:
     asked = "lam" if "lam" in cell else "density"
-    log(
-        f"{cell['split']} {cell['task']} {cell['method']} {asked} {cell[asked]} seed {cell['seed']} lr {cell['lr']}: "
-        f"score {found['score']} kept {found['kept']} in {found['seconds']} s"
-    )
+    return f"{cell['split']} {cell['task']} {cell['method']} {asked} {cell[asked]} seed {cell['seed']}"
 
 
 def _curve(values: Sequence[float]) -> str:
