@@ -26,6 +26,7 @@ from mvp_lite.course.figures.matrices import layer_history, matrix, scores_and_m
 from mvp_lite.course.figures.mechanism import differing_states
 from mvp_lite.course.figures.movement import quadrants, survivors, trajectories, weights_leave, weights_moved
 from mvp_lite.course.figures.results import recorded_bars, score_against_density, score_by_task, score_curves
+from mvp_lite.course.figures.selection import decided_before, errors_of_masks
 from mvp_lite.course.figures.structure import group_masks, score_by_groups, speed_and_operations
 from mvp_lite.course.figures.style import METHOD_STYLE, OKABE_ITO, STYLE, save, show
 from mvp_lite.course.figures.training import schedules, training
@@ -37,11 +38,13 @@ __all__ = [
     "UNLABELED_STYLE",
     "by_temperature",
     "choices",
+    "decided_before",
     "density_against_lambda",
     "density_by_head",
     "density_by_layer",
     "dial",
     "differing_states",
+    "errors_of_masks",
     "gate_curves",
     "group_masks",
     "hard_concrete_gate",
