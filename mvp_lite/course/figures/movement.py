@@ -108,13 +108,10 @@ def weights_moved(
     kept: torch.Tensor,
     ax: Axes | None = None,
     method: str = "movement",
-    change: bool = True,
 ) -> Axes:
     """How far each weight of one matrix has moved, against its pretrained value; kept and pruned ones differ in look.
 
-    Weights that moved away from zero (or, from near it, across) are in the upper right and lower left. With
-    `change=False` the vertical axis is the fine-tuned value itself (Sanh et al. 2020, Figure 1); small moves are then
-    hard to see.
+    Weights that moved away from zero (or, from near it, across) are in the upper right and lower left.
 
     Args:
         before, after: the matrix before and after (dense: `Result.masters`), of one shape.
@@ -129,7 +126,7 @@ def weights_moved(
         raise ValueError(f"before, after and kept have the shapes {shapes}, expected one shape")
     require_known("method", [method], METHOD_STYLE)
     x, y = (tensor.detach().float().cpu().numpy().ravel() for tensor in (before, after))
-    y = y - x if change else y
+    y = y - x
     chosen = kept.detach().ne(0).cpu().numpy().ravel()
     look = METHOD_STYLE[method]
     ax = axes_or_new(ax)
@@ -138,10 +135,10 @@ def weights_moved(
         (chosen, "kept", look.marker, look.color, 3.0),
     ):
         ax.plot(x[which], y[which], marker, color=color, markersize=size, alpha=0.6, label=label)
-    ax.axline((0, 0), slope=0 if change else 1, color="#000000", linestyle=":", linewidth=1, label="not moved")
+    ax.axline((0, 0), slope=0, color="#000000", linestyle=":", linewidth=1, label="not moved")
     ax.axvline(0, color="#000000", linewidth=0.5)
     ax.set_xlabel("pretrained weight")
-    ax.set_ylabel("fine-tuned minus pretrained" if change else "fine-tuned weight")
+    ax.set_ylabel("fine-tuned minus pretrained")
     ax.set_title(look.label)
     ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=3, markerscale=2.5)
     return ax
