@@ -104,7 +104,7 @@ def removal(loss: Callable[[torch.Tensor], torch.Tensor], weights: Mapping[str, 
         raise ValueError(f"weights: needs at least one vector, and vectors of one length (found: {sorted(lengths)})")
 
     def draw(weight: int) -> None:
-        _, axes = plt.subplots(1, len(weights), figsize=(10.0, 3.6), sharey=True, squeeze=False, layout="constrained")
+        _, axes = plt.subplots(1, len(weights), figsize=(11.0, 3.6), sharey=True, squeeze=False, layout="constrained")
         for ax, (title, w) in zip(axes[0], weights.items(), strict=True):
             figures.removal(loss, w, weight, ax, second_order=True)
             ax.set_title(f"{title}: w[{weight}] = {w[weight]:.2f}")

@@ -57,7 +57,7 @@ def removal(
     with torch.no_grad():
         change = np.array([float(along(c)) - here for c in _DIAL])
     c = _DIAL.numpy()
-    ax = plt.subplots(figsize=(6.0, 3.8), layout="constrained")[1] if ax is None else ax
+    ax = plt.subplots(figsize=(8.2, 3.6), layout="constrained")[1] if ax is None else ax
     ax.axhline(0, color="#000000", linewidth=0.8)
     ax.plot(c, change, "-", color=_BLUE, linewidth=2.4, label="loss")
     ax.plot(c, slope * (c - 1), "--", color=_VERMILION, label="tangent at c = 1")
@@ -103,6 +103,7 @@ def scores_measured(
         if equal:
             predicted_measured(x, y, ax, labels=(label, ""))
             ax.get_legend().remove()
+            ax.locator_params(axis="x", nbins=5)
         else:
             ax.plot(x, y, "o", color=_BLUE, alpha=0.6)
             ax.set_xlabel(label)
@@ -113,7 +114,7 @@ def scores_measured(
             ax.annotate(str(weight), (x[weight], y[weight]), offset, textcoords="offset points", fontsize=10)
     axes[0].set_ylabel("measured change of the loss")
     if equal:
-        axes[0].legend(handles=axes[0].get_lines()[:1], labels=["prediction = measurement"], loc="upper left")
+        axes[0].legend(handles=axes[0].get_lines()[:1], labels=["prediction = measurement"], loc="lower right")
     return axes
 
 
@@ -142,7 +143,8 @@ def dot_plot(table: Mapping[str, Mapping[str, float]], ax: Axes | None = None, x
         ax.plot(values[:, number], places, MARKERS[number], linestyle="none", label=column, **look)
     ax.axvline(0, color="#000000", linewidth=0.8)
     ax.set_yticks(places, names)
+    ax.margins(y=0.12)
     ax.invert_yaxis()
     ax.set_xlabel(xlabel)
-    ax.legend(loc="upper center", bbox_to_anchor=(0.4, -0.2), ncols=len(columns))
+    ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=len(columns))
     return ax
