@@ -39,12 +39,12 @@ def _(first, second, bend, share, measured):
 
 
 @claims.planted("2.4")
-def _(chances, g_c, h_c, y):
+def _(chances, g_k, h_k, y):
     return {
-        "square of the mean": (chances @ g_c) ** 2,
-        "the label of the data alone": g_c[1 - int(y[0])] ** 2,
-        "answers exchanged": chances.flip(0) @ g_c**2,
-        "both answers alike": (g_c**2).mean(dim=0),
+        "square of the mean": (chances @ g_k) ** 2,
+        "the label of the data alone": g_k[1 - int(y[0])] ** 2,
+        "answers exchanged": chances.flip(0) @ g_k**2,
+        "both answers alike": (g_k**2).mean(dim=0),
     }
 
 
@@ -146,12 +146,12 @@ def _(first, measured):
     assert 0.905 < correlation(first, measured) < 0.915
 
 
-@claims.claim("Weight 4 is missed by most: its removal should help, and it hurts.", above=True)
+@claims.claim("Weight 4 has the largest error. Its removal was predicted to help, and it hurts.", above=True)
 def _(first, measured):
     assert (measured - first).abs().argmax() == 4 and first[4] < 0 < measured[4]
 
 
-@claims.claim("With the curvature its sign is right, and the correlation rises to 0.99.", above=True)
+@claims.claim("With the curvature the sign is right, and the correlation rises to 0.99.", above=True)
 def _(first, second, measured):
     assert second[4] > 0 and 0.985 < correlation(second, measured) < 0.995
     assert (second - measured).abs().max() < 0.6 * (first - measured).abs().max()
@@ -192,7 +192,7 @@ def _(snip, first, measured, worst):
     assert (snip > snip[worst]).sum() == 1 and first.argmin() == worst
 
 
-@claims.claim("the $p_c$ always sum to 1, so the $p_c''$ sum to 0")
+@claims.claim("The $p_k$ always sum to 1, so the $p_k''$ sum to 0")
 def _(logit, w_start, x):
     def yes(w):
         return torch.sigmoid(logit(w, x[:1]))[0]
@@ -222,7 +222,7 @@ def _(L, w, g):
     assert w[2] == 1.5 and g[2] == 0 and L(0.0) - L(1.5) == 4.5
 
 
-@claims.claim("inside a batch they cancel before they are squared")
+@claims.claim("inside a batch the gradients cancel before they are squared")
 def _(loss, x, y, w_start, fisher):
     in_batches = [grad(loss)(w_start, a, b) for a, b in zip(x.split(30), y.split(30), strict=True)]
     assert (mvp.scores.fisher(in_batches, w_start) < fisher).all()
