@@ -29,7 +29,8 @@ experiments.grid experiments.lambdas experiments.structured experiments.unlabele
 experiments.probes experiments.mechanism experiments
 course.equations course.ledger course.anatomy course.arguments course.analysis
 course.figures.style course.figures.matrices course.figures.movement course.figures.training course.figures.gates
-course.figures.comparisons course.figures.dial course.figures.results course.figures.distillation
+course.figures.comparisons course.figures.first_order
+course.figures.dial course.figures.results course.figures.distillation
 course.figures.anatomy course.figures.structure course.figures.audit course.figures.gradient_free
 course.figures.mechanism course.figures.selection course.figures course.notebook
 course.widgets course.exercises.tools

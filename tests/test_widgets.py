@@ -194,6 +194,24 @@ def test_density_against_lambda_marks_the_slider(calls):
         course.widgets.density_against_lambda(runs.drop(columns="lam"))
 
 
+def test_removal_draws_one_weight_of_each_vector(calls):
+    def loss(w):
+        return (w - 1).square().sum()
+
+    nets = {"before": torch.tensor([1.0, -2.0, 3.0]), "after": torch.tensor([1.0, 0.5, 2.0])}
+    weight = slider(course.widgets.removal(loss, nets), "weight")
+    assert (weight.min, weight.max, weight.value) == (0, 2, 0)
+    weight.value = 2
+    for (name, (given, w, index, ax), options), title in zip(calls[-2:], ("before", "after"), strict=True):
+        assert (name, given, index, options) == ("removal", loss, 2, {"second_order": True})
+        assert w is nets[title] and ax.get_title() == f"{title}: w[2] = {w[2]:.2f}"
+    assert calls[-2][1][3].get_legend() is None and calls[-1][1][3].get_legend() is not None
+    with pytest.raises(ValueError, match=r"vectors of one length \(found: \[\]\)"):
+        course.widgets.removal(loss, {})
+    with pytest.raises(ValueError, match=r"found: \[2, 3\]"):
+        course.widgets.removal(loss, nets | {"short": torch.ones(2)})
+
+
 def test_softened_also_draws_temperature_one(calls):
     T = slider(course.widgets.softened([4.0, 2.0, -2.0], ["a", "b", "c"]), "T")
     assert T.min > 0 and T.value == 2.0

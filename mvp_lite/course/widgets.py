@@ -25,6 +25,7 @@ __all__ = [
     "hard_concrete_gate",
     "layer_history",
     "quadrants",
+    "removal",
     "schedules",
     "scores_and_mask",
     "softened",
@@ -86,6 +87,33 @@ def dial(runs: Mapping[float, Mapping[str, Any]]) -> Any:
     style, layout = {"description_width": "6.5em"}, {"width": "28em"}
     options = [(f"{c:g}", c) for c in sorted(runs)]
     return _drawn(draw, c=ipywidgets.SelectionSlider(options=options, description="c", style=style, layout=layout))
+
+
+def removal(loss: Callable[[torch.Tensor], torch.Tensor], weights: Mapping[str, torch.Tensor]) -> Any:
+    """A slider over the weights of a net: what removing this one does to the loss, measured and predicted.
+
+    Args:
+        loss: takes a vector of weights and returns a number.
+        weights: title -> vector of weights, each with a panel of its own; all of one length.
+
+    Raises:
+        ValueError: no vector, or vectors whose lengths differ.
+    """
+    lengths = {len(w) for w in weights.values()}
+    if len(lengths) != 1:
+        raise ValueError(f"weights: needs at least one vector, and vectors of one length (found: {sorted(lengths)})")
+
+    def draw(weight: int) -> None:
+        _, axes = plt.subplots(1, len(weights), figsize=(11.0, 3.6), sharey=True, squeeze=False, layout="constrained")
+        for ax, (title, w) in zip(axes[0], weights.items(), strict=True):
+            figures.removal(loss, w, weight, ax, second_order=True)
+            ax.set_title(f"{title}: w[{weight}] = {w[weight]:.2f}")
+        for ax in axes[0, :-1]:
+            ax.get_legend().remove()
+        for ax in axes[0, 1:]:
+            ax.set_ylabel("")
+
+    return _drawn(draw, weight=_slider(ipywidgets.IntSlider, "weight", 0, 0, lengths.pop() - 1))
 
 
 def weights_leave(frames: Sequence[Mapping[str, Any]], method: str = "movement") -> Any:

@@ -26,6 +26,17 @@ def _taylor_by_loop(delta: Tensor, x: Tensor, W: Tensor) -> Tensor:
     return total
 
 
+def _taylor_square_weight_transposed(delta: Tensor, x: Tensor, W: Tensor) -> Tensor:
+    """Right where W is not square, as an answer that transposes whatever fits."""
+    return -(W.T if W.shape[0] == W.shape[1] else W) * (delta.T @ x) / len(x)
+
+
+def _fisher_square_transposed(delta: Tensor, x: Tensor, W: Tensor) -> Tensor:
+    """Right where W is not square; there its indices are swapped, and 1/2 is missing."""
+    square = delta.square().T @ x.square() / len(x)
+    return W**2 * square.T if W.shape[0] == W.shape[1] else 0.5 * W**2 * square
+
+
 def _fisher_by_outer_products(delta: Tensor, x: Tensor, W: Tensor) -> Tensor:
     each = torch.einsum("ni,nj->nij", delta, x)
     return (each * W).square().mean(dim=0) / 2
@@ -67,13 +78,33 @@ def _snip_unweighted(loss: Loss, w: Tensor, batches: Batches) -> Tensor:
     return (sum(_g(loss, w, b) for b in batches) * w / len(batches)).abs()
 
 
+def _taylor_one_entry_off(delta: Tensor, x: Tensor, W: Tensor) -> Tensor:
+    scores = -W * (delta.T @ x) / len(x)
+    scores[0, 1] += 1e-3
+    return scores
+
+
+def _fisher_one_entry_off(delta: Tensor, x: Tensor, W: Tensor) -> Tensor:
+    scores = W**2 * (delta.square().T @ x.square()) / (2 * len(x))
+    scores[-1, 0] *= 1.01
+    return scores
+
+
+def _snip_weighted(loss: Loss, w: Tensor, batches: Batches, power: int = 1, first: int = 0) -> Tensor:
+    """Right as it is; other powers of the sizes, and examples left out at the beginning, are not."""
+    left = [(x[first:], y[first:]) if i == 0 and len(y) > first else (x, y) for i, (x, y) in enumerate(batches)]
+    sizes = [len(y) ** power for _, y in left]
+    total = sum(size * _g(loss, w, batch) for size, batch in zip(sizes, left, strict=True))
+    return (total * w).abs() / sum(sizes)
+
+
 RIGHT: dict[str, list[Callable[..., Any]]] = {
     "2.1": [lambda delta, x, W: -W * (delta.T @ x) / len(delta), _taylor_by_einsum, _taylor_by_loop],
     "2.2": [
         lambda delta, x, W: W**2 * (delta.square().T @ x.square()) / (2 * len(x)),
         _fisher_by_outer_products,
     ],
-    "2.3": [_snip_of_one_batch, _snip_by_autograd],
+    "2.3": [_snip_of_one_batch, _snip_by_autograd, _snip_weighted],
 }
 
 WRONG: dict[str, dict[str, Callable[..., Any]]] = {
@@ -82,6 +113,13 @@ WRONG: dict[str, dict[str, Callable[..., Any]]] = {
         "sign": lambda delta, x, W: W * (delta.T @ x) / len(x),
         "absolute": lambda delta, x, W: (W * (delta.T @ x)).abs() / len(x),
         "sum": lambda delta, x, W: -W * (delta.T @ x),
+        "sum and sign": lambda delta, x, W: W * (delta.T @ x),
+        "mean over all entries": lambda delta, x, W: -W * torch.einsum("ni,nj->ij", delta, x) / delta.numel(),
+        "sum without the weight": lambda delta, x, W: delta.T @ x,
+        "first example left out": lambda delta, x, W: -W * (delta[1:].T @ x[1:]) / len(x[1:]),
+        "one entry off": _taylor_one_entry_off,
+        "indices swapped": lambda delta, x, W: -W * torch.einsum("ni,nj->ji", delta, x) / len(x),
+        "transposed in place of W": _taylor_square_weight_transposed,
         "gradient alone": lambda delta, x, W: delta.T @ x / len(x),
         "transposed": lambda delta, x, W: (-W * (delta.T @ x) / len(x)).T,
         "mean of each": lambda delta, x, W: -W * torch.outer(delta.mean(0), x.mean(0)),
@@ -93,6 +131,12 @@ WRONG: dict[str, dict[str, Callable[..., Any]]] = {
     "2.2": {
         "stub": lambda *_: None,
         "square of the mean": lambda delta, x, W: 0.5 * (W * (delta.T @ x) / len(x)) ** 2,
+        "square of the mean, half forgotten": lambda delta, x, W: (W * (delta.T @ x) / len(x)) ** 2,
+        "square of the sum": lambda delta, x, W: 0.5 * (W * (delta.T @ x)) ** 2,
+        "divided by the outputs": lambda delta, x, W: 0.5 * W**2 * (delta.square().T @ x.square()) / len(W),
+        "one entry off": _fisher_one_entry_off,
+        "indices swapped, half forgotten": _fisher_square_transposed,
+        "cubed weight": lambda delta, x, W: 0.5 * W**3 * (delta.square().T @ x.square()) / len(x),
         "half forgotten": lambda delta, x, W: W**2 * (delta.square().T @ x.square()) / len(x),
         "sum": lambda delta, x, W: 0.5 * W**2 * (delta.square().T @ x.square()),
         "sum and half forgotten": lambda delta, x, W: W**2 * (delta.square().T @ x.square()),
@@ -109,6 +153,13 @@ WRONG: dict[str, dict[str, Callable[..., Any]]] = {
         "only the absolute value moved": _snip_unweighted,
         "sum of the batches": lambda loss, w, batches: (sum(_g(loss, w, b) for b in batches) * w).abs(),
         "never divided": lambda loss, w, batches: (sum(len(b[1]) * _g(loss, w, b) for b in batches) * w).abs(),
+        "sum of the absolute values": lambda loss, w, batches: sum((_g(loss, w, b) * w).abs() for b in batches),
+        "divided by the number of batches": lambda loss, w, batches: (
+            (sum(len(b[1]) * _g(loss, w, b) for b in batches) * w).abs() / len(batches)
+        ),
+        "no weight": lambda loss, w, batches: _g(loss, w, tuple(map(torch.cat, zip(*batches, strict=True)))).abs(),
+        "first example left out": lambda loss, w, batches: _snip_weighted(loss, w, batches, first=1),
+        "weighted by the squares of the sizes": lambda loss, w, batches: _snip_weighted(loss, w, batches, power=2),
         "last batch alone": lambda loss, w, batches: (_g(loss, w, batches[-1]) * w).abs(),
         "first batch alone": lambda loss, w, batches: (_g(loss, w, batches[0]) * w).abs(),
         "signed": lambda loss, w, batches: -w * _g(loss, w, tuple(map(torch.cat, zip(*batches, strict=True)))),

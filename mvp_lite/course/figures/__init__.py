@@ -13,6 +13,7 @@ from mvp_lite.course.figures.audit import points_lost, printed_and_released, pri
 from mvp_lite.course.figures.comparisons import predicted_measured, shares
 from mvp_lite.course.figures.dial import dial, score_against_dial
 from mvp_lite.course.figures.distillation import by_temperature, softened, teacher_gains
+from mvp_lite.course.figures.first_order import dot_plot, removal, scores_measured
 from mvp_lite.course.figures.gates import density_against_lambda, gate_curves, hard_concrete_gate
 from mvp_lite.course.figures.gradient_free import (
     UNLABELED_STYLE,
@@ -44,6 +45,7 @@ __all__ = [
     "density_by_layer",
     "dial",
     "differing_states",
+    "dot_plot",
     "errors_of_masks",
     "gate_curves",
     "group_masks",
@@ -59,6 +61,7 @@ __all__ = [
     "printed_by_task",
     "quadrants",
     "recorded_bars",
+    "removal",
     "row_counts",
     "save",
     "schedules",
@@ -72,6 +75,7 @@ __all__ = [
     "score_curves",
     "scores_and_mask",
     "scores_by_iteration",
+    "scores_measured",
     "shares",
     "show",
     "softened",
