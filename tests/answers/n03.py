@@ -5,29 +5,7 @@ import torch
 from mvp_lite import masks
 
 
-def conv1d_einsum(x, dL_da, W, M):
-    G = torch.einsum("npj,npi->ji", x, dL_da)
-    return G * M, G * W
-
-
-def conv1d_flat(x, dL_da, W, M):
-    G = x.flatten(0, 1).T @ dL_da.flatten(0, 1)
-    return [M * G, W * G]
-
-
-def _conv1d(change):
-    def answer(x, dL_da, W, M):
-        return change(conv1d_flat(x, dL_da, torch.ones_like(W), torch.ones_like(M))[0], x, dL_da, W, M)
-
-    return answer
-
-
-def conv1d_in_place(x, dL_da, W, M):
-    G = conv1d_einsum(x, dL_da, torch.ones_like(W), torch.ones_like(W))[0]
-    return G * M, W.mul_(G)
-
-
-def cut_added(S, density):
+def mask_added(S, density):
     return masks.top_v(S, density).to(S.dtype) + (S - S.detach())
 
 
@@ -41,7 +19,7 @@ class _Through(torch.autograd.Function):
         return upstream, None
 
 
-def cut_class(S, density):
+def mask_class(S, density):
     return _Through.apply(S, density)
 
 
@@ -77,7 +55,7 @@ def _step(change):
     return answer
 
 
-def step_broken(W, S, x, y, density, lr, score_lr):
+def step_masked(W, S, x, y, density, lr, score_lr):
     M = masks.top_v(S, density)
     W = W * M
     G = _linear(W, x, y)
@@ -109,34 +87,86 @@ def step_lowest(W, S, x, y, density, lr, score_lr):
     return W - lr * G * M, S - score_lr * G * W
 
 
+def fixed_kept_aside(layer, S, x, y, density, lr, score_lr):
+    M = masks.top_v(S, density)
+    W = layer.weight.data.clone()
+    layer.weight.data *= M
+    layer.zero_grad()
+    (0.5 * (layer(x) - y).square().sum(dim=1).mean()).backward()
+    G = layer.weight.grad
+    S -= score_lr * G * W
+    layer.weight.data = W - lr * G * M
+
+
+def fixed_functional(layer, S, x, y, density, lr, score_lr):
+    M = masks.top_v(S, density)
+    W = layer.weight.detach()
+    used = (W * M).requires_grad_()
+    out = torch.func.functional_call(layer, {"weight": used}, x)
+    (G,) = torch.autograd.grad(0.5 * (out - y).square().sum() / len(x), used)
+    with torch.no_grad():
+        S.sub_(score_lr * G * W)
+        layer.weight.sub_(lr * G * M)
+
+
+def _fixed(change, clear=True):
+    """A wrong step in place; `change` gets W, S, G, M and the learning rates and returns the new W and S."""
+
+    def answer(layer, S, x, y, density, lr, score_lr):
+        M = masks.top_v(S, density)
+        W = layer.weight.data.clone()
+        layer.weight.data = W * M
+        if clear:
+            layer.zero_grad()
+        (0.5 * (layer(x) - y).square().sum(dim=1).mean()).backward()
+        G = layer.weight.grad
+        layer.weight.data, new_S = change(W, S, G, M, lr, score_lr)
+        S.copy_(new_S)
+
+    return answer
+
+
+def fixed_still_broken(layer, S, x, y, density, lr, score_lr):
+    M = masks.top_v(S, density)
+    layer.weight.data *= M
+    layer.zero_grad()
+    (0.5 * (layer(x) - y).square().sum(dim=1).mean()).backward()
+    G = layer.weight.grad
+    S -= score_lr * G * layer.weight.data
+    layer.weight.data -= lr * G * M
+
+
+def fixed_dense(layer, S, x, y, density, lr, score_lr):
+    M = masks.top_v(S, density)
+    layer.zero_grad()
+    (0.5 * (layer(x) - y).square().sum(dim=1).mean()).backward()
+    G = layer.weight.grad
+    S -= score_lr * G * layer.weight.data
+    layer.weight.data -= lr * G * M
+
+
+def fixed_new_scores(layer, S, x, y, density, lr, score_lr):
+    S = S.clone()
+    fixed_kept_aside(layer, S, x, y, density, lr, score_lr)
+    return layer.weight.data, S
+
+
+def fixed_under_autograd(layer, S, x, y, density, lr, score_lr):
+    layer.weight -= lr * layer.weight
+
+
 RIGHT = {
-    "3.1": [conv1d_einsum, conv1d_flat],
-    "3.2": [cut_added, cut_class],
-    "3.3": [step_plain, step_autograd],
+    "3.1": [mask_added, mask_class],
+    "3.2": [step_plain, step_autograd],
+    "3.3": [fixed_kept_aside, fixed_functional],
 }
 
 WRONG = {
     "3.1": {
         "stub": lambda *a: None,
-        "one tensor": _conv1d(lambda G, x, dL_da, W, M: G * M),
-        "transposed": _conv1d(lambda G, x, dL_da, W, M: ((G * M).T, (G * W).T)),
-        "mask forgotten": _conv1d(lambda G, x, dL_da, W, M: (G, G * W)),
-        "mask left in the score": _conv1d(lambda G, x, dL_da, W, M: (G * M, G * M * W)),
-        "exchanged": _conv1d(lambda G, x, dL_da, W, M: (G * W, G * M)),
-        "sign of the score": _conv1d(lambda G, x, dL_da, W, M: (G * M, -G * W)),
-        "W forgotten": _conv1d(lambda G, x, dL_da, W, M: (G * M, G)),
-        "mean": _conv1d(lambda G, x, dL_da, W, M: (G * M / x.shape[0], G * W / x.shape[0])),
-        "mean over positions": _conv1d(lambda G, x, dL_da, W, M: (G * M, G * W / x[..., 0].numel())),
-        "summed too early": _conv1d(
-            lambda G, x, dL_da, W, M: (torch.outer(x.sum((0, 1)), dL_da.sum((0, 1))) * M, G * W)
-        ),
-        "in place": conv1d_in_place,
-    },
-    "3.2": {
-        "stub": lambda *a: None,
         "boolean": lambda S, density: masks.top_v(S, density),
         "no gradient": lambda S, density: _mask(S, density),
-        "detached": lambda S, density: cut_added(S, density).detach(),
+        "detached": lambda S, density: mask_added(S, density).detach(),
         "rounding": lambda S, density: _mask(S, density) + S - S.detach(),
         "sign": lambda S, density: _mask(S, density) - (S - S.detach()),
         "kept only": lambda S, density: _mask(S, density) * (1 + S - S.detach()),
@@ -147,9 +177,9 @@ WRONG = {
         "doubled": lambda S, density: _mask(S, density) + 2 * (S - S.detach()),
         "pruned ones": lambda S, density: 1 - _mask(S, density) + (S - S.detach()),
     },
-    "3.3": {
+    "3.2": {
         "stub": lambda *a, **k: None,
-        "still broken": step_broken,
+        "masked once for all": step_masked,
         "short form": _step(lambda W, S, G, M, lr, score_lr: (W - lr * G * M, S - score_lr * G * M * W)),
         "mask forgotten": _step(lambda W, S, G, M, lr, score_lr: (W - lr * G, S - score_lr * G * W)),
         "weights zeroed": _step(lambda W, S, G, M, lr, score_lr: ((W - lr * G) * M, S - score_lr * G * W)),
@@ -162,5 +192,18 @@ WRONG = {
         "no mean": step_no_mean,
         "lowest kept": step_lowest,
         "in place": step_in_place,
+    },
+    "3.3": {
+        "stub": lambda *a, **k: None,
+        "still broken": fixed_still_broken,
+        "dense forward": fixed_dense,
+        "a new tensor of scores": fixed_new_scores,
+        "under autograd": fixed_under_autograd,
+        "old gradients": _fixed(lambda W, S, G, M, lr, score_lr: (W - lr * G * M, S - score_lr * G * W), clear=False),
+        "scores fixed alone": _fixed(lambda W, S, G, M, lr, score_lr: (W * M - lr * G * M, S - score_lr * G * W)),
+        "weights fixed alone": _fixed(lambda W, S, G, M, lr, score_lr: (W - lr * G * M, S - score_lr * G * W * M)),
+        "mask forgotten": _fixed(lambda W, S, G, M, lr, score_lr: (W - lr * G, S - score_lr * G * W)),
+        "W stepped first": _fixed(lambda W, S, G, M, lr, score_lr: ((new := W - lr * G * M), S - score_lr * G * new)),
+        "sign": _fixed(lambda W, S, G, M, lr, score_lr: (W - lr * G * M, S + score_lr * G * W)),
     },
 }

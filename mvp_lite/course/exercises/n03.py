@@ -1,4 +1,4 @@
-"""Checks of notebook 03: gradients in the layout of GPT-2, a straight-through mask, a pruning step without bugs."""
+"""Checks of notebook 03: a straight-through mask, a step of movement pruning, and one without its bug."""
 
 from __future__ import annotations
 
@@ -14,51 +14,7 @@ from mvp_lite.course.exercises.tools import WrongAnswer, call, close, exercise, 
 
 
 @exercise("3.1")
-def _conv1d_gradients(answer: Any) -> None:
-    """(x, dL_da, W, M) -> (dL/dW, dL/dS), for a weight of shape (in, out)."""
-    generator = torch.Generator().manual_seed(31)
-    for batch, tokens, wide, high in [(2, 3, 4, 5), (1, 1, 3, 2), (3, 2, 2, 6), (2, 4, 3, 3)]:
-        x, dL_da = _normal(generator, batch, tokens, wide), _normal(generator, batch, tokens, high)
-        W = _normal(generator, wide, high)
-        M = _some_mask(generator, wide, high)
-        G = torch.zeros(wide, high, dtype=torch.float64)
-        for n, p, j, i in product(range(batch), range(tokens), range(wide), range(high)):
-            G[j, i] += x[n, p, j] * dL_da[n, p, i]
-        got_W, got_S = _pair(call(answer, x, dL_da, W, M), "dL/dW", "dL/dS", like_this=W)
-        positions = batch * tokens
-        close(
-            got_W,
-            G * M,
-            what="dL/dW",
-            mistakes={
-                "the mask is missing: a pruned weight does nothing, so its gradient is 0": G,
-                "the sign is wrong": -G * M,
-                "this is dL/dS; return dL/dW first": G * W,
-                "the positions are averaged, expected their sum": G * M / positions,
-                "the batch is averaged, expected a sum: the chain rule adds": G * M / batch,
-                "the tokens are averaged, expected a sum: the chain rule adds": G * M / tokens,
-                "rows and columns are exchanged: x belongs to the rows of W here": _transposed(G) * M,
-                "x and dL/da are summed before they are multiplied, expected a sum of products": M
-                * torch.outer(x.sum((0, 1)), dL_da.sum((0, 1))),
-            },
-        )
-        close(
-            got_S,
-            G * W,
-            what="dL/dS",
-            mistakes={
-                "the mask is left in: scores of pruned weights would never change": G * M * W,
-                "W is missing; this is the gradient of the weight in use": G,
-                "the sign is wrong: expected the gradient, not the step": -G * W,
-                "G is multiplied by the mask, expected W": G * M,
-                "the positions are averaged, expected their sum": G * W / positions,
-                "rows and columns are exchanged: x belongs to the rows of W here": _transposed(G) * W,
-            },
-        )
-
-
-@exercise("3.2")
-def _straight_through_mask(answer: Any) -> None:
+def _straight_through(answer: Any) -> None:
     """(S, density) -> the top-v mask as numbers, with the identity as its gradient."""
     generator = torch.Generator().manual_seed(32)
     for shape, density in [((6, 7), 0.3), ((5,), 0.5), ((2, 3, 8), 0.1), ((3, 4), 1.0)]:
@@ -81,17 +37,18 @@ def _straight_through_mask(answer: Any) -> None:
                 "0 and 1 are exchanged": 1.0 - expected,
             },
         )
-        if not torch.equal(got.detach(), expected):
+        if not torch.equal(got.detach().to(expected.dtype), expected):
             raise WrongAnswer("the mask is not exactly 0 or 1 because of rounding. In which order are the terms added?")
         if not got.requires_grad:
             raise WrongAnswer("no gradient flows from the mask to S: was everything detached?")
-        (gradient,) = torch.autograd.grad(got, S, upstream, allow_unused=True)
+        (gradient,) = torch.autograd.grad(got, S, upstream.to(got.dtype), allow_unused=True)
         if gradient is None:
             raise WrongAnswer("no gradient flows from the mask to S")
         close(
             gradient,
             upstream,
             what="the gradient of S",
+            tol=1e-5 if got.dtype == torch.float32 else 1e-9,
             mistakes={
                 "it is 0 for pruned entries: in Eq. (3.7) it passes through all of them": upstream * expected,
                 "it is 0 for kept entries": upstream * (1.0 - expected),
@@ -103,8 +60,8 @@ def _straight_through_mask(answer: Any) -> None:
         )
 
 
-@exercise("3.3")
-def _correct_step(answer: Any) -> None:
+@exercise("3.2")
+def _one_step(answer: Any) -> None:
     """(W, S, x, y, density, lr, score_lr) -> (W, S) after one step of plain SGD."""
     generator = torch.Generator().manual_seed(33)
     for batch, wide, high, density in [(5, 4, 3, 0.5), (1, 3, 2, 0.67), (7, 2, 6, 0.3), (4, 3, 3, 0.4)]:
@@ -123,7 +80,7 @@ def _correct_step(answer: Any) -> None:
                 new_W,
                 what=what_W,
                 mistakes={
-                    "pruned weights have become 0: their values are lost": W * M - lr * G * M,
+                    "pruned weights have become 0: only their gradient is masked, Eq. (3.5)": W * M - lr * G * M,
                     "pruned weights have changed: the gradient is masked, Eq. (3.5)": W - lr * G,
                     "the gradient is that of the dense layer; the forward pass uses W * M": W - lr * dense * M,
                     "the dense layer was trained: no mask anywhere": W - lr * dense,
@@ -138,8 +95,7 @@ def _correct_step(answer: Any) -> None:
                 new_S,
                 what=what_S,
                 mistakes={
-                    "scores of pruned weights have not changed: W in Eq. (3.8) is the dense one": S
-                    - score_lr * G * W * M,
+                    "scores of pruned weights have not changed: Eq. (3.8) has no mask": S - score_lr * G * W * M,
                     "the scores have not changed": S,
                     "the sign of the step is wrong": S + score_lr * G * W,
                     "it uses the new W: both gradients belong to the same forward pass": S - score_lr * G * new_W,
@@ -149,6 +105,48 @@ def _correct_step(answer: Any) -> None:
                 },
             )
             W, S = new_W, new_S
+
+
+@exercise("3.3")
+def _fixed_step(answer: Any) -> None:
+    """(layer, S, x, y, density, lr, score_lr): changes layer.weight and S, in place, by one step of plain SGD."""
+    generator = torch.Generator().manual_seed(34)
+    for batch, wide, high, density in [(5, 4, 3, 0.5), (1, 3, 2, 0.67), (7, 2, 6, 0.3)]:
+        W, S = _normal(generator, high, wide), _normal(generator, high, wide)
+        layer = torch.nn.Linear(wide, high, bias=False, dtype=torch.float64)
+        layer.weight.data, scores, before = W.clone(), S.clone(), torch.zeros_like(W)
+        for step, (lr, score_lr) in enumerate([(0.1, 0.7), (0.05, 1.0), (0.2, 0.3)], 1):
+            x, y = _normal(generator, batch, wide), _normal(generator, batch, high)
+            M = masks.top_v(S, density).double()
+            G = _linear_gradient(W * M, x, y)
+            new_W, new_S = W - lr * G * M, S - score_lr * G * W
+            answer(layer, scores, x, y, density=density, lr=lr, score_lr=score_lr)
+            close(
+                scores,
+                new_S,
+                what=f"S after step {step}",
+                mistakes={
+                    "scores of pruned weights have not changed: the weight that multiplies G is masked": S
+                    - score_lr * G * W * M,
+                    "S has not changed: S = S - ... makes a new tensor, S -= ... changes the one that was given": S,
+                    "the gradient of the step before is still in layer.weight.grad": S - score_lr * (G + before) * W,
+                    "it uses the new W: both gradients belong to the same forward pass": S - score_lr * G * new_W,
+                    "the sign of the step is wrong": S + score_lr * G * W,
+                    "the forward pass uses the dense weights": S - score_lr * _linear_gradient(W, x, y) * W,
+                },
+            )
+            close(
+                layer.weight,
+                new_W,
+                what=f"layer.weight after step {step}",
+                mistakes={
+                    "pruned weights are 0: their values are lost": W * M - lr * G * M,
+                    "it has not changed": W,
+                    "pruned weights have changed: the gradient is masked, Eq. (3.5)": W - lr * G,
+                    "it is what the forward pass used, without the step": W * M,
+                },
+            )
+            W, S, before = new_W, new_S, G
 
 
 def _linear_gradient(used: Tensor, x: Tensor, y: Tensor) -> Tensor:
@@ -161,15 +159,6 @@ def _linear_gradient(used: Tensor, x: Tensor, y: Tensor) -> Tensor:
 
 def _normal(generator: torch.Generator, *shape: int) -> Tensor:
     return torch.randn(shape, generator=generator, dtype=torch.float64)
-
-
-def _some_mask(generator: torch.Generator, *shape: int) -> Tensor:
-    return masks.top_v(_normal(generator, *shape), 0.5).double()
-
-
-def _transposed(G: Tensor) -> Tensor:
-    """The transpose of a square G; else infinities, which no answer equals."""
-    return G.T if G.shape[0] == G.shape[1] else torch.full_like(G, float("inf"))
 
 
 def _pair(result: Any, *names: str, like_this: Tensor) -> Sequence[Tensor]:

@@ -27,6 +27,7 @@ from mvp_lite.course.figures.matrices import layer_history, matrix, scores_and_m
 from mvp_lite.course.figures.mechanism import differing_states
 from mvp_lite.course.figures.movement import quadrants, survivors, trajectories, weights_leave, weights_moved
 from mvp_lite.course.figures.results import recorded_bars, score_against_density, score_by_task, score_curves
+from mvp_lite.course.figures.score_gradient import computation_graph, slope_and_stair, weight_over_steps
 from mvp_lite.course.figures.selection import decided_before, errors_of_masks
 from mvp_lite.course.figures.structure import group_masks, score_by_groups, speed_and_operations
 from mvp_lite.course.figures.style import METHOD_STYLE, OKABE_ITO, STYLE, save, show
@@ -39,6 +40,7 @@ __all__ = [
     "UNLABELED_STYLE",
     "by_temperature",
     "choices",
+    "computation_graph",
     "decided_before",
     "density_against_lambda",
     "density_by_head",
@@ -78,12 +80,14 @@ __all__ = [
     "scores_measured",
     "shares",
     "show",
+    "slope_and_stair",
     "softened",
     "speed_and_operations",
     "survivors",
     "teacher_gains",
     "training",
     "trajectories",
+    "weight_over_steps",
     "weights_leave",
     "weights_left",
     "weights_moved",
