@@ -187,10 +187,10 @@ def test_scores_and_threshold_has_a_slider_for_lambda_and_one_for_time(calls):
     runs = {lam: [{"step": 10 * i, "tau": 0.05 * i, "scores": S - lam * i} for i in range(3)] for lam in (1.0, 0.0)}
     widget = course.widgets.scores_and_threshold(runs)
     lam, moment = slider(widget, "λ"), slider(widget, "moment")
-    assert [value for _, value in lam.options] == [0.0, 1.0] and (moment.min, moment.max) == (0, 2)
-    lam.value, moment.value = 1.0, 2
+    assert [value for _, value in lam.options] == [0.0, 1.0] and (moment.min, moment.max, moment.value) == (0, 2, 2)
+    lam.value, moment.value = 1.0, 1
     name, (frames,), _ = calls[-1]
-    assert name == "scores_and_threshold" and len(frames) == 1 and frames[0] is runs[1.0][2]
+    assert name == "scores_and_threshold" and len(frames) == 1 and frames[0] is runs[1.0][1]
     for wrong in ({}, runs | {2.0: runs[1.0][:2]}):
         with pytest.raises(ValueError, match="runs of one length"):
             course.widgets.scores_and_threshold(wrong)

@@ -160,7 +160,8 @@ def scores_and_threshold(runs: Mapping[float, Sequence[Mapping[str, Any]]]) -> A
     style, layout = {"description_width": "6.5em"}, {"width": "28em"}
     options = [(f"{lam:g}", lam) for lam in sorted(runs)]
     strength = ipywidgets.SelectionSlider(options=options, description="λ", style=style, layout=layout)
-    return _drawn(draw, lam=strength, moment=_slider(ipywidgets.IntSlider, "moment", 0, 0, lengths.pop() - 1))
+    last = lengths.pop() - 1  # the runs differ there; at the start they are one
+    return _drawn(draw, lam=strength, moment=_slider(ipywidgets.IntSlider, "moment", last, 0, last))
 
 
 def softened(logits: Any, labels: Sequence[str] | None = None) -> Any:

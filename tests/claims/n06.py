@@ -129,7 +129,7 @@ def _(S, tau):
     assert kept == [5, 1]  # of 6 and of 2
 
 
-@claims.claim("so its true derivative is 0 and of no use")
+@claims.claim("Its true derivative is 0 and of no use")
 def _(S, tau, M):
     for nudge in (1e-6, -1e-6):
         assert torch.equal(mvp.masks.threshold_mask(S + nudge, tau), M)
@@ -145,7 +145,7 @@ def _(M, G, W, a):
 def _(descend):
     pull = mvp.scores.soft_penalty_gradient(torch.linspace(-9, 9, 181), matrices=1) * 181
     assert pull.min() > 0 and pull.argmax() == 90 and math.isclose(pull[90], 1 / 4)
-    assert descend(torch.sigmoid) == 0
+    assert descend(torch.sigmoid) == descend(mvp.masks.expected_l0) == 0
 
 
 @claims.claim("scores that are safely high are left alone, and so are those already lost", above=True)
@@ -355,7 +355,7 @@ def _(S, M_test):
     assert S[0, 1] == -2 and mvp.masks.expected_l0(S)[0, 1] < 1 / 2 and M_test[0, 1] > 0
 
 
-@claims.claim("Training and testing do not use quite the same network.", above=True)
+@claims.claim("The network that is tested is not quite the one that was trained.", above=True)
 def _(S, M_test):
     grid = (torch.arange(2000) + 0.5) / 2000
     mean = torch.stack([mvp.masks.hard_concrete(s.expand_as(grid), grid).mean() for s in S.flatten()]).view(2, 3)
