@@ -26,7 +26,7 @@ steps = torch.arange(6.0)[:, None, None]
 start = torch.tensor([[1.5, -0.75, 0.25], [-2.0, 0.5, 1.25]])
 history = {"W": start - 0.1 * steps, "G": start.cos() * (1 + steps), "S": steps * start.sin()}
 history["M"] = (history["S"] >= 0).float()
-runs = pd.DataFrame({"source": "toy", "task": "qa", "lam": [1.0, 10.0, 100.0], "kept": [0.9, 0.5, 0.1]})
+moments = {lam: [{"step": 10 * i, "tau": 0.05 * i, "scores": start - lam * i} for i in range(3)] for lam in (0.0, 1.0)}
 results = pd.DataFrame({"density": [0.03, 0.1], "score": [70.0, 90.0], "method": "movement", "task": "qa"})
 results = results.assign(split="validation", seed=0)
 turn = {"magnitude": start.abs(), "movement": start.sin(), "kept": start > 0, "result": "error 0.5"}
@@ -35,7 +35,6 @@ keep = start.abs() > 1
 frames = [{"step": 0, "density": 1.0, "score": 50.0, "weights": start, "kept": start != 0}]
 frames += [{"step": 9, "density": 0.5, "score": 90.0, "weights": 1.2 * start, "kept": keep}]"""
 CALLS = {
-    "density_against_lambda": "runs",
     "dial": "turns",
     "explore": "results",
     "hard_concrete_gate": "",
@@ -44,6 +43,7 @@ CALLS = {
     "removal": "lambda w: w.sin().square().sum(), {'start': start.ravel(), 'end': 2 * start.ravel()}",
     "schedules": "",
     "scores_and_mask": "torch.arange(200.0).reshape(20, 10).cos()",
+    "scores_and_threshold": "moments",
     "softened": "[4.0, 2.0, -2.0]",
     "weights_leave": "frames",
 }

@@ -182,16 +182,18 @@ def test_hard_concrete_gate_draws_its_noise_once(calls):
     assert len({id(uniform) for _, (_, uniform), _ in calls}) == 1
 
 
-def test_density_against_lambda_marks_the_slider(calls):
-    runs = pd.DataFrame({"source": "toy", "task": "qa", "lam": [0.0, 1.0, 100.0], "kept": [1.0, 0.9, 0.1]})
-    lam = slider(course.widgets.density_against_lambda(runs), "λ")
-    assert (lam.min, lam.max) == (0, 2) and lam.value == pytest.approx(10)
-    lam.value = 50.0
-    assert calls[-1][1][0] is runs and calls[-1][2] == {"lam": 50.0}
-    with pytest.raises(ValueError, match="no run with lam > 0"):
-        course.widgets.density_against_lambda(runs.head(1))
-    with pytest.raises(ValueError, match="lacks the column 'lam'"):
-        course.widgets.density_against_lambda(runs.drop(columns="lam"))
+def test_scores_and_threshold_has_a_slider_for_lambda_and_one_for_time(calls):
+    S = torch.randn(2, 3)
+    runs = {lam: [{"step": 10 * i, "tau": 0.05 * i, "scores": S - lam * i} for i in range(3)] for lam in (1.0, 0.0)}
+    widget = course.widgets.scores_and_threshold(runs)
+    lam, moment = slider(widget, "λ"), slider(widget, "moment")
+    assert [value for _, value in lam.options] == [0.0, 1.0] and (moment.min, moment.max, moment.value) == (0, 2, 2)
+    lam.value, moment.value = 1.0, 1
+    name, (frames,), _ = calls[-1]
+    assert name == "scores_and_threshold" and len(frames) == 1 and frames[0] is runs[1.0][1]
+    for wrong in ({}, runs | {2.0: runs[1.0][:2]}):
+        with pytest.raises(ValueError, match="runs of one length"):
+            course.widgets.scores_and_threshold(wrong)
 
 
 def test_removal_draws_one_weight_of_each_vector(calls):

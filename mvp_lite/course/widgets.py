@@ -19,7 +19,6 @@ from mvp_lite.course.analysis import UNPRUNED, summarize
 from mvp_lite.schedule import cubic
 
 __all__ = [
-    "density_against_lambda",
     "dial",
     "explore",
     "hard_concrete_gate",
@@ -28,6 +27,7 @@ __all__ = [
     "removal",
     "schedules",
     "scores_and_mask",
+    "scores_and_threshold",
     "softened",
     "weights_leave",
 ]
@@ -169,23 +169,27 @@ def hard_concrete_gate(samples: int = 5000) -> Any:
     return _drawn(draw, score=_slider(ipywidgets.FloatSlider, "score S", 0.0, -6.0, 6.0, step=0.25))
 
 
-def density_against_lambda(runs: pd.DataFrame) -> Any:
-    """A slider over lambda: the density of each line of recorded runs at that value, interpolated between runs.
+def scores_and_threshold(runs: Mapping[float, Sequence[Mapping[str, Any]]]) -> Any:
+    """Sliders over lambda and the moments of recorded runs of soft movement: all scores, kept and pruned.
 
     Args:
-        runs: columns source, task, lam, kept, as `figures.density_against_lambda` takes them.
+        runs: lambda -> moments in order of time, as `figures.scores_and_threshold` takes them; all runs of one length.
+
+    Raises:
+        ValueError: no run, or runs of different lengths.
     """
-    figures.density_against_lambda(runs)  # raises on bad input before there is a slider
-    plt.close()
-    lams = runs.loc[runs["lam"] > 0, "lam"]
-    low, high = torch.tensor([lams.min(), lams.max()], dtype=torch.float64).log10().tolist()
+    lengths = {len(frames) for frames in runs.values()}
+    if len(lengths) != 1:
+        raise ValueError(f"runs of {sorted(lengths)} moments: expected runs of one length")
 
-    def draw(lam: float) -> None:
-        figures.density_against_lambda(runs, lam=lam)
+    def draw(lam: float, moment: int) -> None:
+        figures.scores_and_threshold([runs[lam][moment]])
 
-    start, step = 10 ** ((low + high) / 2), (high - low) / 60
-    slider = _slider(ipywidgets.FloatLogSlider, "λ", start, low, high, step=step, readout_format=".3g")
-    return _drawn(draw, lam=slider)
+    style, layout = {"description_width": "6.5em"}, {"width": "28em"}
+    options = [(f"{lam:g}", lam) for lam in sorted(runs)]
+    strength = ipywidgets.SelectionSlider(options=options, description="λ", style=style, layout=layout)
+    last = lengths.pop() - 1  # the runs differ there; at the start they are one
+    return _drawn(draw, lam=strength, moment=_slider(ipywidgets.IntSlider, "moment", last, 0, last))
 
 
 def softened(logits: Any, labels: Sequence[str] | None = None) -> Any:

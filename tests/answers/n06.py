@@ -4,49 +4,57 @@ import math
 
 import torch
 
-from mvp_lite.masks import expected_l0, keep_count, threshold_mask, top_v
+from mvp_lite.masks import expected_l0, hard_concrete, hard_concrete_gradient, keep_count, threshold_mask, top_v
 
 
-def step_by_masks(W, S, G, tau, lam, lr):
+def step_by_hand(W, S, x, y, tau, lam, lr, score_lr):
     M = threshold_mask(S, tau, min_density=0.0)
     s = torch.sigmoid(S)
-    return W - lr * G * M, S - lr * (G * W + lam * (s - s**2))
+    G = torch.einsum("no,ni->oi", x @ (W * M).T - y, x) / len(x)
+    return W - lr * G * M, S - score_lr * (G * W + lam * (s - s**2))
 
 
-def step_by_loop(W, S, G, tau, lam, lr):
-    new_W, new_S = W.clone(), S.clone()
-    for i in range(W.shape[0]):
-        for j in range(W.shape[1]):
-            s = 1 / (1 + math.exp(-float(S[i, j])))
-            if s > tau:
-                new_W[i, j] -= lr * G[i, j]
-            new_S[i, j] -= lr * (G[i, j] * W[i, j] + lam * s * (1 - s))
-    return new_W, new_S
+def step_by_autograd(W, S, x, y, tau, lam, lr, score_lr):
+    M = (S > math.log(tau / (1 - tau))).to(W.dtype).requires_grad_()
+    weight, scores = W.clone().requires_grad_(), S.clone().requires_grad_()
+    (((weight * M) @ x.T - y.T).square().sum() / 2 / len(x)).backward()
+    (lam * torch.sigmoid(scores).sum()).backward()
+    return W - lr * weight.grad, S - score_lr * (M.grad + scores.grad)
 
 
-def broken_step(W, S, G, tau, lam, lr):
-    M = threshold_mask(S, tau, min_density=0.0)
-    W = W - lr * G * M
-    return W, S - lr * (G * M * W + lam * torch.sigmoid(S))
-
-
-def step_in_place(W, S, G, tau, lam, lr):
-    new = step_by_masks(W, S, G, tau, lam, lr)
+def step_in_place(W, S, x, y, tau, lam, lr, score_lr):
+    new = step_by_hand(W, S, x, y, tau, lam, lr, score_lr)
     W.copy_(new[0])
     S.copy_(new[1])
     return W, S
 
 
-def slipped_step(new_W=None, new_S=None):
-    """The right step with one of its two results replaced."""
+def step_with(new_W=None, new_S=None, forward=lambda W, M: W * M, scale=1.0):
+    """The right step with a part of it replaced."""
 
-    def step(W, S, G, tau, lam, lr):
+    def step(W, S, x, y, tau, lam, lr, score_lr):
         M, s = threshold_mask(S, tau, min_density=0.0), torch.sigmoid(S)
-        right = step_by_masks(W, S, G, tau, lam, lr)
-        given = {"W": W, "S": S, "G": G, "M": M, "s": s, "tau": tau, "lam": lam, "lr": lr, "right": right}
-        return (new_W(**given) if new_W else right[0], new_S(**given) if new_S else right[1])
+        G = scale * (x @ forward(W, M).T - y).T @ x / len(x)
+        given = {"W": W, "S": S, "G": G, "M": M, "s": s, "tau": tau, "lam": lam, "lr": lr, "score_lr": score_lr}
+        given["right"] = (W - lr * G * M, S - score_lr * (G * W + lam * s * (1 - s)))
+        return (new_W(**given) if new_W else given["right"][0], new_S(**given) if new_S else given["right"][1])
 
     return step
+
+
+def step_of_scores(gradient):
+    """The right step, but with another gradient of the scores."""
+    return step_with(new_S=lambda S, score_lr, **given: S - score_lr * gradient(S=S, **given))
+
+
+def step_summed(W, S, x, y, tau, lam, lr, score_lr):
+    return step_with(scale=len(x))(W, S, x, y, tau, lam, lr, score_lr)
+
+
+def step_of_raw_scores(W, S, x, y, tau, lam, lr, score_lr):
+    M, s = tau < S, torch.sigmoid(S)
+    G = (x @ (W * M).T - y).T @ x / len(x)
+    return W - lr * G * M, S - score_lr * (G * W + lam * s * (1 - s))
 
 
 def shift_by_sort(S, density, tau):
@@ -80,19 +88,32 @@ def middle(ranked, k):
     return (ranked[k - 1] + ranked[min(k, len(ranked) - 1)]) / 2
 
 
-def l0_closed(S, lam, matrices):
+def l0_closed(W, S, G, u, lam):
     P = torch.sigmoid(S + 2 / 3 * math.log(11))
-    return lam * P * (1 - P) / matrices / S.numel()
+    squeezed = torch.sigmoid(1.5 * (torch.log(u / (1 - u)) + S))
+    Z = 1.2 * squeezed - 0.1
+    return G * W * 1.8 * squeezed * (1 - squeezed) * (Z > 0) * (Z < 1) + lam * (P - P**2)
 
 
-def l0_autograd(S, lam, matrices):
+def l0_autograd(W, S, G, u, lam):
     scores = S.detach().clone().requires_grad_()
-    (lam * expected_l0(scores).sum() / (matrices * S.numel())).backward()
+    ((G * W * hard_concrete(scores, u)).sum() + lam * expected_l0(scores).sum()).backward()
     return scores.grad
 
 
-def l0_slip(formula):
-    return lambda S, lam, matrices: formula(S, expected_l0(S), lam, matrices, S.numel())
+def l0_with(formula):
+    """A wrong formula of W, S, G, M, f, P, s, lam."""
+
+    def gradient(W, S, G, u, lam):
+        M = hard_concrete(S, u)
+        return formula(W, S, G, M, hard_concrete_gradient(M), expected_l0(S), torch.sigmoid(S), lam)
+
+    return gradient
+
+
+def l0_without_clip(W, S, G, u, lam):
+    squeezed, P = torch.sigmoid(1.5 * (u.logit() + S)), expected_l0(S)
+    return G * W * 1.8 * squeezed * (1 - squeezed) + lam * P * (1 - P)
 
 
 def stub(*_):
@@ -100,7 +121,7 @@ def stub(*_):
 
 
 RIGHT = {
-    "6.1": [step_by_masks, step_by_loop],
+    "6.1": [step_by_hand, step_by_autograd],
     "6.2": [shift_by_sort, shift_by_mask],
     "6.3": [l0_closed, l0_autograd],
 }
@@ -108,27 +129,29 @@ RIGHT = {
 WRONG = {
     "6.1": {
         "stub": stub,
-        "as it was": broken_step,
         "in place": step_in_place,
-        "scores alone": lambda *a: step_by_masks(*a)[1],
-        "other order": lambda *a: step_by_masks(*a)[::-1],
-        "pruned weights move": slipped_step(new_W=lambda W, G, lr, **_: W - lr * G),
-        "ascent": slipped_step(new_W=lambda W, G, M, lr, **_: W + lr * G * M),
-        "tau against S": slipped_step(new_W=lambda W, S, G, tau, lr, **_: W - lr * G * (tau < S)),
-        "zeroed weights": slipped_step(new_W=lambda M, right, **_: right[0] * M),
-        "mask left in": slipped_step(
-            new_S=lambda W, S, G, M, s, lam, lr, **_: S - lr * (G * W * M + lam * s * (1 - s))
+        "scores alone": lambda *a: step_by_hand(*a)[1],
+        "other order": lambda *a: step_by_hand(*a)[::-1],
+        "transposed": lambda *a: tuple(t.T for t in step_by_hand(*a)),
+        "dense forward pass": step_with(forward=lambda W, M: W),
+        "sum over the examples": step_summed,
+        "factor 2": step_with(scale=2.0),
+        "tau against S": step_of_raw_scores,
+        "pruned weights move": step_with(new_W=lambda W, G, lr, **_: W - lr * G),
+        "ascent": step_with(new_W=lambda W, G, M, lr, **_: W + lr * G * M),
+        "zeroed weights": step_with(new_W=lambda M, right, **_: right[0] * M),
+        "learning rate of the scores for W": step_with(new_W=lambda W, G, M, score_lr, **_: W - score_lr * G * M),
+        "learning rate of the weights for S": step_with(
+            new_S=lambda S, right, lr, score_lr, **_: S + (right[1] - S) * lr / score_lr
         ),
-        "sigma for its derivative": slipped_step(new_S=lambda W, S, G, s, lam, lr, **_: S - lr * (G * W + lam * s)),
-        "weights after the step": slipped_step(
-            new_S=lambda S, G, s, lam, lr, right, **_: S - lr * (G * right[0] + lam * s * (1 - s))
-        ),
-        "penalty forgotten": slipped_step(new_S=lambda W, S, G, lr, **_: S - lr * G * W),
-        "penalty upwards": slipped_step(new_S=lambda W, S, G, s, lam, lr, **_: S - lr * (G * W - lam * s * (1 - s))),
-        "mean for sum": slipped_step(
-            new_S=lambda W, S, G, s, lam, lr, **_: S - lr * (G * W + lam * s * (1 - s) / S.numel())
-        ),
-        "transposed": lambda *a: tuple(t.T for t in step_by_masks(*a)),
+        "mask left in": step_of_scores(lambda W, G, M, s, lam, **_: G * W * M + lam * s * (1 - s)),
+        "sigma for its derivative": step_of_scores(lambda W, G, s, lam, **_: G * W + lam * s),
+        "weights after the step": step_of_scores(lambda G, s, lam, right, **_: G * right[0] + lam * s * (1 - s)),
+        "weight forgotten": step_of_scores(lambda G, s, lam, **_: G + lam * s * (1 - s)),
+        "penalty forgotten": step_of_scores(lambda W, G, **_: G * W),
+        "penalty upwards": step_of_scores(lambda W, G, s, lam, **_: G * W - lam * s * (1 - s)),
+        "mean for sum": step_of_scores(lambda W, S, G, s, lam, **_: G * W + lam * s * (1 - s) / S.numel()),
+        "absolute value": step_of_scores(lambda W, S, G, lam, **_: G * W + lam * S.sign()),
     },
     "6.2": {
         "stub": stub,
@@ -138,6 +161,7 @@ WRONG = {
         "around zero": shift_with(lambda S, ranked, k, tau: S - middle(ranked, k)),
         "sign of the threshold": shift_with(lambda S, ranked, k, tau: S - middle(ranked, k) - logit(tau)),
         "sign of the middle": shift_with(lambda S, ranked, k, tau: S + middle(ranked, k) + logit(tau)),
+        "sign of the shift": shift_with(lambda S, ranked, k, tau: S + middle(ranked, k) - logit(tau)),
         "at the last that passes": shift_with(lambda S, ranked, k, tau: S - ranked[k - 1] + logit(tau)),
         "just above the first that fails": shift_with(
             lambda S, ranked, k, tau: S - (0.1 * ranked[k - 1] + 0.9 * ranked[k]) + logit(tau)
@@ -153,17 +177,22 @@ WRONG = {
     },
     "6.3": {
         "stub": stub,
-        "sum form": l0_slip(lambda S, P, lam, n, N: lam * P * (1 - P)),
-        "matrices forgotten": l0_slip(lambda S, P, lam, n, N: lam * P * (1 - P) / N),
-        "entries forgotten": l0_slip(lambda S, P, lam, n, N: lam * P * (1 - P) / n),
-        "not differentiated": l0_slip(lambda S, P, lam, n, N: lam * P / (n * N)),
-        "value": l0_slip(lambda S, P, lam, n, N: lam * P.mean() / n),
-        "soft movement's": l0_slip(lambda S, P, lam, n, N: lam * torch.sigmoid(S) * torch.sigmoid(-S) / (n * N)),
-        "sign": lambda *a: -l0_closed(*a),
-        "lambda forgotten": lambda S, lam, n: l0_closed(S, 1.0, n),
-        "shift the other way": lambda S, lam, n: l0_closed(S - 4 / 3 * math.log(11), lam, n),
-        "printed log": lambda S, lam, n: l0_closed(S.log(), lam, n),
-        "divided by b": lambda *a: l0_closed(*a) * 1.5,
+        "penalty forgotten": l0_with(lambda W, S, G, M, f, P, s, lam: G * W * f),
+        "loss forgotten": l0_with(lambda W, S, G, M, f, P, s, lam: lam * P * (1 - P)),
+        "f forgotten": l0_with(lambda W, S, G, M, f, P, s, lam: G * W + lam * P * (1 - P)),
+        "clip forgotten": l0_without_clip,
+        "mask for f": l0_with(lambda W, S, G, M, f, P, s, lam: G * W * M + lam * P * (1 - P)),
+        "weight forgotten": l0_with(lambda W, S, G, M, f, P, s, lam: G * f + lam * P * (1 - P)),
+        "b forgotten in f": l0_with(lambda W, S, G, M, f, P, s, lam: G * W * f * 2 / 3 + lam * P * (1 - P)),
+        "not differentiated": l0_with(lambda W, S, G, M, f, P, s, lam: G * W * f + lam * P),
+        "soft movement's penalty": l0_with(lambda W, S, G, M, f, P, s, lam: G * W * f + lam * s * (1 - s)),
+        "the other sigmoid": l0_with(lambda W, S, G, M, f, P, s, lam: G * W * f + lam * P * (1 - s)),
+        "divided by b": l0_with(lambda W, S, G, M, f, P, s, lam: G * W * f + 1.5 * lam * P * (1 - P)),
+        "mean for sum": l0_with(lambda W, S, G, M, f, P, s, lam: G * W * f + lam * P * (1 - P) / S.numel()),
+        "lambda forgotten": l0_with(lambda W, S, G, M, f, P, s, lam: G * W * f + P * (1 - P)),
+        "penalty upwards": l0_with(lambda W, S, G, M, f, P, s, lam: G * W * f - lam * P * (1 - P)),
+        "the step": lambda *a: -l0_closed(*a),
+        "printed log": lambda W, S, G, u, lam: l0_closed(W, S.log(), G, u, lam),
         "transposed": lambda *a: l0_closed(*a).T,
     },
 }

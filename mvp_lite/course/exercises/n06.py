@@ -1,4 +1,4 @@
-"""Checks of notebook 06: a step of soft movement, a shift to an exact density, the gradient of the L0 penalty."""
+"""Checks of notebook 06: a step of soft movement, a shift to an exact density, the gradient of L0's scores."""
 
 from __future__ import annotations
 
@@ -9,46 +9,63 @@ import torch
 from torch import Tensor
 
 from mvp_lite.course.exercises.tools import WrongAnswer, call, close, exercise, like, normal
-from mvp_lite.masks import expected_l0, keep_count, threshold_mask
-from mvp_lite.scores import soft_penalty_gradient
-
-_SHAPES = [(2, 3), (4, 1), (5, 7)]
+from mvp_lite.masks import expected_l0, hard_concrete, hard_concrete_gradient, keep_count, threshold_mask
 
 
 @exercise("6.1")
 def _soft_step(answer: Any) -> None:
-    for seed, shape in enumerate(_SHAPES):
-        W, S, G = (normal(*shape, seed=10 * seed + i) for i in range(3))
-        S, tau, lam, lr = 3.0 * S, 0.3, 0.7, 0.2
-        got = call(answer, W, S, G, tau, lam, lr)
-        if got is None:
-            raise WrongAnswer("your answer is None: does the function return the new W and the new S?")
-        if not isinstance(got, tuple | list) or len(got) != 2:
-            raise WrongAnswer(f"your answer is a {type(got).__name__}, expected the pair (new W, new S)")
-        M = threshold_mask(S, tau, min_density=0.0)
-        new_W = W - lr * G * M
-        raw = torch.where(tau < S, W - lr * G, W)
-        hints = {
-            "pruned weights have changed: under plain SGD the gradient of W is G * M": W - lr * G,
-            "gradient descent subtracts": W + lr * G * M,
-            "tau is the threshold of sigmoid(S), not of S": raw,
-            "kept and pruned weights are exchanged": W - lr * G * ~M,
-            "the new W is masked, expected the dense weight: pruned entries keep their values": new_W * M,
-        }
-        close(got[0], new_W, mistakes=hints, what="the new W")
-        gate = torch.sigmoid(S)
-        pull = lam * gate * (1.0 - gate)
-        hints = {
-            "the gradient of S is straight-through, without a mask: else pruned weights never return": S
-            - lr * (G * W * M + pull),
-            "the derivative of sigmoid is sigmoid * (1 - sigmoid)": S - lr * (G * W + lam * gate),
-            "the gradient of S uses W before the step": S - lr * (G * new_W + pull),
-            "the penalty is a sum here, not a mean": S - lr * (G * W + pull / S.numel()),
-            "the penalty is missing": S - lr * G * W,
-            "the sign of the penalty is wrong: it pushes scores down": S - lr * (G * W - pull),
-            "gradient descent subtracts": S + lr * (G * W + pull),
-        }
-        close(got[1], S - lr * (G * W + pull), mistakes=hints, what="the new S")
+    for seed, (n, high, wide) in enumerate([(4, 2, 3), (1, 3, 5), (7, 5, 2)]):
+        shapes = [(high, wide), (high, wide), (n, wide), (n, high)]
+        W, S, x, y = (normal(*shape, seed=10 * seed + i) for i, shape in enumerate(shapes))
+        S, tau, lam, lr, score_lr = 3.0 * S, 0.3, 0.7, 0.2, 0.5
+        _check_step(call(answer, W, S, x, y, tau, lam, lr, score_lr), W, S, x, y, tau, lam, lr, score_lr)
+
+
+def _check_step(
+    got: Any, W: Tensor, S: Tensor, x: Tensor, y: Tensor, tau: float, lam: float, lr: float, score_lr: float
+) -> None:
+    if got is None:
+        raise WrongAnswer("your answer is None: does the function return the new W and the new S?")
+    if not isinstance(got, tuple | list) or len(got) != 2:
+        raise WrongAnswer(f"your answer is a {type(got).__name__}, expected the pair (new W, new S)")
+    M, gate = threshold_mask(S, tau, min_density=0.0), torch.sigmoid(S)
+
+    def gradient(used: Tensor) -> Tensor:
+        return (x @ used.T - y).T @ x / len(x)
+
+    G = gradient(W * M)
+    new_W = W - lr * G * M
+    raw = (tau < S).double()
+    forward = {
+        "the loss is a mean over the examples": len(x) * G,
+        "the forward pass uses W * M, not W": gradient(W),
+        "the gradient of (a - y)^2 / 2 is a - y, without a factor 2": 2.0 * G,
+        "the loss is a mean over the examples alone, not over the outputs": G / len(W),
+    }
+    hints = {hint: W - lr * wrong * M for hint, wrong in forward.items()} | {
+        "pruned weights have changed: under plain SGD the gradient of W is G * M": W - lr * G,
+        "gradient descent subtracts": W + lr * G * M,
+        "tau is the threshold of sigmoid(S), not of S": W - lr * gradient(W * raw) * raw,
+        "kept and pruned weights are exchanged": W - lr * gradient(W * ~M) * ~M,
+        "the new W is masked, expected the dense weight: pruned entries keep their values": new_W * M,
+        "it moves with the learning rate of the scores": W - score_lr * G * M,
+    }
+    close(got[0], new_W, mistakes=hints, what="the new W")
+    pull = lam * gate * (1.0 - gate)
+    gradients = {
+        "its gradient is straight-through, without a mask: else pruned weights never return": G * M * W + pull,
+        "the derivative of sigmoid is sigmoid * (1 - sigmoid)": G * W + lam * gate,
+        "its gradient uses W before the step": G * new_W + pull,
+        "its gradient uses G before the step": gradient(new_W * M) * W + pull,
+        "the penalty is a sum here, not a mean": G * W + pull / S.numel(),
+        "the penalty is missing": G * W,
+        "the penalty pushes scores down: its sign is wrong": G * W - pull,
+        "W is missing in its gradient G * W": G + pull,
+        "gradient descent subtracts": -(G * W + pull),
+    }
+    mistakes = {hint: S - score_lr * wrong for hint, wrong in gradients.items()}
+    mistakes["it moves with the learning rate of the weights"] = S - lr * (G * W + pull)
+    close(got[1], S - score_lr * (G * W + pull), mistakes=mistakes, what="the new S")
 
 
 @exercise("6.2")
@@ -57,68 +74,79 @@ def _shift_to_density(answer: Any) -> None:
     for seed, (shape, density, tau) in enumerate(cases):
         S = 2.0 * normal(*shape, seed=seed) + 1.0
         got = like(call(answer, S, density, tau), S)
-        shift = got - S
-        if float(shift.max() - shift.min()) > 1e-9:
+        shift = got.double() - S
+        rounding = 1e-5 if got.dtype == torch.float32 else 1e-9
+        if float(shift.max() - shift.min()) > rounding * float(got.abs().max() + S.abs().max()):
             raise WrongAnswer(
                 "your answer shifts the scores by different amounts, expected one constant, which keeps their order"
             )
         k = keep_count(S.numel(), density)
+        ranked, level = S.flatten().sort(descending=True).values, math.log(tau / (1.0 - tau))
+        middle = _middle(ranked, k)
+        constants = {
+            "the threshold of S + c is log(tau / (1 - tau)), not tau": tau - middle,
+            "the threshold used is 0, expected log(tau / (1 - tau))": -middle,
+            "log(tau / (1 - tau)) has the wrong sign": -level - middle,
+            "c has the wrong sign": middle - level,
+            "the halfway point has the wrong sign: it must move to the threshold": level + middle,
+            "one too many passes: index k - 1 is the k-th score": level - _middle(ranked, k + 1),
+            "one too few passes: round k to the nearest integer; index k - 1 is the k-th score": level
+            - _middle(ranked, k - 1),
+            "the lowest scores pass, expected the highest": level - _middle(ranked.flip(0), k),
+            "the threshold equals the last score that passes, expected the middle": level - float(ranked[k - 1]),
+            "the threshold equals the first score that does not pass, expected the middle": level - float(ranked[k]),
+        }
         kept = int(threshold_mask(got, tau, min_density=0.0).sum())
         if kept != k:
-            asked = f"(density {density}, tau {tau})"
-            raise WrongAnswer(f"{kept} of {S.numel()} entries pass, expected {k} {asked}{_hint(got, k, tau)}")
-        last, first = _ranked(S, k), _ranked(S, k + 1)
-        expected = S - (last + first) / 2.0 + _logit(tau)
-        hints = {
-            "the threshold equals the last score that passes, expected the middle": S - last + _logit(tau),
-            "the threshold equals the first score that does not pass, expected the middle": S - first + _logit(tau),
-        }
-        close(got, expected, mistakes=hints)
+            found = float(shift.mean())
+            why = next((f": {hint}" for hint, c in constants.items() if math.isclose(c, found, abs_tol=1e-4)), "")
+            raise WrongAnswer(f"{kept} of {S.numel()} entries pass, expected {k} (density {density}, tau {tau}){why}")
+        close(got, S - middle + level, mistakes={hint: S + c for hint, c in constants.items()})
 
 
-def _logit(tau: float) -> float:
-    return math.log(tau / (1.0 - tau))
-
-
-def _ranked(S: Tensor, k: int) -> float:
-    """The k-th largest score."""
-    return float(S.flatten().sort(descending=True).values[k - 1])
-
-
-def _hint(got: Tensor, k: int, tau: float) -> str:
-    """The likely mistake, from the threshold that would have kept k."""
-    if int((got > tau).sum()) == k:
-        return ": the threshold of S + c is log(tau / (1 - tau)), not tau"
-    if int((got > 0).sum()) == k:
-        return ": the threshold used is 0, expected log(tau / (1 - tau))"
-    if int((got > -_logit(tau)).sum()) == k:
-        return ": log(tau / (1 - tau)) has the wrong sign"
-    if abs(int((torch.sigmoid(got) > tau).sum()) - k) == 1:
-        return ": off by one; k is rounded to the nearest integer, and index k - 1 is the k-th score"
-    return ""
+def _middle(ranked: Tensor, k: int) -> float:
+    """Halfway between the k-th score and the next, for scores in falling order; k is moved inside their range."""
+    k = min(max(k, 1), len(ranked) - 1)
+    return float(ranked[k - 1] + ranked[k]) / 2.0
 
 
 @exercise("6.3")
-def _l0_penalty_gradient(answer: Any) -> None:
-    for seed, shape in enumerate(_SHAPES):
-        S, lam, matrices = 2.0 * normal(*shape, seed=seed), 1.7, 3 + seed
+def _l0_score_gradient(answer: Any) -> None:
+    for seed, shape in enumerate([(3, 5), (4, 1), (2, 7)]):
+        W, S, G, noise = (normal(*shape, seed=10 * seed + i) for i in range(4))
+        S, u, lam = 2.0 * S, torch.sigmoid(noise), 1.7
         scores = S.clone().requires_grad_()
-        (slope,) = torch.autograd.grad(lam * expected_l0(scores).mean() / matrices, scores)
-        P, gate = expected_l0(S), torch.sigmoid(S)
-        inner = math.log(11.0) * 2.0 / 3.0
-        wrong_side = torch.sigmoid(S - inner)
-        share = lam / (matrices * S.numel())
+        # G is the gradient of a loss that is linear in W * M
+        (expected,) = torch.autograd.grad(
+            (G * W * hard_concrete(scores, u)).sum() + lam * expected_l0(scores).sum(), scores
+        )
+        M, P, gate = hard_concrete(S, u), expected_l0(S), torch.sigmoid(S)
+        from_loss = G * W * hard_concrete_gradient(M)
+        squeezed = torch.sigmoid((u.logit() + S) * 1.5)
+        b_log = math.log(11.0) * 2.0 / 3.0
+        pull = lam * P * (1.0 - P)
+
+        def pull_at(shift: float, S: Tensor = S, lam: float = lam) -> Tensor:
+            return lam * torch.sigmoid(S + shift) * torch.sigmoid(-S - shift)
+
         hints = {
-            "this is the sum: divide by the number of entries and by the number of matrices": lam * P * (1.0 - P),
-            "divide by the number of matrices too": lam * P * (1.0 - P) / S.numel(),
-            "divide by the number of entries of the matrix too": lam * P * (1.0 - P) / matrices,
-            "this is the penalty itself, not its gradient": share * P,
-            "this is the gradient of soft movement: sigmoid(S) in place of P(M != 0)": lam
-            * soft_penalty_gradient(S, matrices),
-            "the sign is wrong: a higher score has a higher expected L0": -slope,
-            "lambda is missing": slope / lam,
-            "the shift in P(M != 0) has the wrong sign": share * wrong_side * (1.0 - wrong_side),
-            "the temperature b belongs to the shift alone, not to the slope": slope * 1.5,
-            "the last factor of the chain rule is 1 - P, since P is a sigmoid": share * P * (1.0 - gate),
+            "the penalty is missing": from_loss,
+            "the term of the loss is missing": pull,
+            "the factor f(S) is missing": G * W + pull,
+            "f(S) is 0 where the gate is exactly 0 or 1": G * W * 1.8 * squeezed * (1.0 - squeezed) + pull,
+            "the factor is f(S), the derivative of the gate, not the gate M": G * W * M + pull,
+            "the factor 1 / b in f(S) is missing": from_loss / 1.5 + pull,
+            "the factor r - l in f(S) is missing": from_loss / 1.2 + pull,
+            "the gradient of the loss has the factor W": G * hard_concrete_gradient(M) + pull,
+            "the gradient of the penalty is P * (1 - P), not P": from_loss + lam * P,
+            "this is soft movement's penalty: sigmoid(S) in place of P(M != 0)": from_loss + pull_at(0.0),
+            "the shift in P(M != 0) has the wrong sign": from_loss + pull_at(-b_log),
+            "b is missing in the shift of P(M != 0)": from_loss + pull_at(1.5 * b_log),
+            "the slope of P(M != 0) has no factor 1 / b": from_loss + 1.5 * pull,
+            "the last factor of the chain rule is 1 - P, since P is a sigmoid": from_loss + lam * P * (1.0 - gate),
+            "the penalty is a sum, not a mean over the entries": from_loss + pull / S.numel(),
+            "lambda is missing": from_loss + pull / lam,
+            "the penalty pushes scores down: its sign is wrong": from_loss - pull,
+            "the sign is wrong: expected the gradient, not the step": -expected,
         }
-        close(call(answer, S, lam, matrices), slope, mistakes=hints)
+        close(call(answer, W, S, G, u, lam), expected, mistakes=hints)

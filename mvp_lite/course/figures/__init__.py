@@ -14,7 +14,13 @@ from mvp_lite.course.figures.comparisons import predicted_measured, shares
 from mvp_lite.course.figures.dial import dial, score_against_dial
 from mvp_lite.course.figures.distillation import by_temperature, softened, teacher_gains
 from mvp_lite.course.figures.first_order import dot_plot, removal, scores_measured
-from mvp_lite.course.figures.gates import density_against_lambda, gate_curves, hard_concrete_gate
+from mvp_lite.course.figures.gates import (
+    density_against_lambda,
+    gate_curves,
+    hard_concrete_gate,
+    penalty_pulls,
+    scores_and_threshold,
+)
 from mvp_lite.course.figures.gradient_free import (
     UNLABELED_STYLE,
     choices,
@@ -57,6 +63,7 @@ __all__ = [
     "matrix",
     "neurons_by_layer",
     "operations_by_task",
+    "penalty_pulls",
     "points_lost",
     "predicted_measured",
     "printed_and_released",
@@ -76,6 +83,7 @@ __all__ = [
     "score_by_task",
     "score_curves",
     "scores_and_mask",
+    "scores_and_threshold",
     "scores_by_iteration",
     "scores_measured",
     "shares",

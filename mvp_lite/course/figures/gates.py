@@ -1,7 +1,9 @@
-"""Figures of soft selection: hard-concrete gates, and the density that a penalty of weight lambda leaves."""
+"""Figures of soft selection: scores and their threshold, penalties, hard-concrete gates, density against lambda."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,16 +12,84 @@ import torch
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter
+from numpy.typing import NDArray
 
 from mvp_lite.course.arguments import finite_array, require_columns
-from mvp_lite.course.figures.style import OKABE_ITO, axes_or_new, curve_style
+from mvp_lite.course.figures.style import OKABE_ITO, axes_or_new, curve_style, shared_legend
 from mvp_lite.masks import expected_l0, hard_concrete, hard_concrete_test_mask
 
-__all__ = ["density_against_lambda", "gate_curves", "hard_concrete_gate"]
+__all__ = ["density_against_lambda", "gate_curves", "hard_concrete_gate", "penalty_pulls", "scores_and_threshold"]
 
 _BLUE, _VERMILION = OKABE_ITO[:2]
+_PULLS = ("-", "--", "-.", ":")
 #: Positions of the bars of gates that are exactly 0 and exactly 1, just outside the others.
 _ENDS = (-0.05, 1.05)
+#: Scores that histograms of them show; those outside are counted in the first and the last bar.
+_REACH = (-8.0, 6.0)
+
+
+def scores_and_threshold(frames: Sequence[Mapping[str, Any]]) -> NDArray[Any]:
+    r"""Moments of a run of soft movement: histograms of all scores, kept and pruned, with the threshold; the Axes.
+
+    A score is kept if $\sigma(S)>\tau$. Scores below -8 or above 6 are counted in the outermost bars.
+
+    Args:
+        frames: each with "step", "tau" (in [0, 1)) and "scores" (any shape), drawn side by side.
+
+    Raises:
+        ValueError: no frame, a threshold outside [0, 1), scores that are not finite.
+    """
+    if not frames:
+        raise ValueError("frames is empty: there is no moment to draw")
+    width = 6.0 if len(frames) == 1 else 2.5 * len(frames)
+    _, grid = plt.subplots(1, len(frames), figsize=(width, 3.2), sharex=True, sharey=True, squeeze=False)
+    axes: NDArray[Any] = grid[0]
+    bins = np.linspace(*_REACH, 57)
+    for ax, frame in zip(axes, frames, strict=True):
+        scores, tau = finite_array("scores", frame["scores"]).ravel(), float(frame["tau"])
+        if not 0.0 <= tau < 1.0:
+            raise ValueError(f"tau={tau!r}: a threshold of σ(S) is in [0, 1)")
+        place = math.log(tau / (1.0 - tau)) if tau > 0.0 else -math.inf
+        kept, shown = scores > place, scores.clip(*_REACH)
+        ax.hist(
+            [shown[~kept], shown[kept]], bins, stacked=True, color=["white", _BLUE], hatch=["/////", ""],
+            edgecolor=[_VERMILION, _BLUE], linewidth=0.6, label=["pruned", "kept"],
+        )  # fmt: skip
+        if tau > 0.0:
+            ax.axvline(max(place, _REACH[0]), color="#000000", linestyle="--", linewidth=1.4, label="threshold")
+        ax.set_title(f"step {frame['step']}: {kept.sum()} of {kept.size} kept")
+        ax.set_xlabel("score S")
+        ax.grid(visible=False)
+    axes[0].set_ylabel("number of weights")
+    shared_legend(axes[::-1], "outside lower center", 3)
+    return axes
+
+
+def penalty_pulls(
+    penalties: Mapping[str, Callable[[torch.Tensor], torch.Tensor]], threshold: float, ax: Axes | None = None
+) -> Axes:
+    """Derivative of penalties with respect to the score, from -6 to 6: what gradient descent takes from it.
+
+    Args:
+        penalties: label -> a function of the scores that autograd can differentiate, entry by entry.
+        threshold: the score above which a weight is kept; drawn as a vertical line.
+
+    Raises:
+        ValueError: no penalty, or more than there are line styles.
+    """
+    if not 0 < len(penalties) <= len(_PULLS):
+        raise ValueError(f"{len(penalties)} penalties: expected 1 to {len(_PULLS)}")
+    ax = axes_or_new(ax)
+    for (label, penalty), color, line in zip(penalties.items(), OKABE_ITO, _PULLS, strict=False):
+        S = torch.linspace(-6, 6, 480, dtype=torch.float64, requires_grad=True)
+        (pull,) = torch.autograd.grad(penalty(S).sum(), S)
+        ax.plot(S.detach(), pull, color=color, linestyle=line, label=label)
+    ax.axhline(0, color="#000000", linewidth=0.8)
+    ax.axvline(threshold, color="#000000", linestyle=(0, (1, 3)), linewidth=1.2, label="threshold")
+    ax.set_xlabel("score S")
+    ax.set_ylabel("downward pull, dR/dS for λ = 1")
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=2)
+    return ax
 
 
 def hard_concrete_gate(score: float, uniform: Any, ax: Axes | None = None) -> Axes:
