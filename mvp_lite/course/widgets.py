@@ -19,6 +19,7 @@ from mvp_lite.course.analysis import UNPRUNED, summarize
 from mvp_lite.schedule import cubic
 
 __all__ = [
+    "along_swap",
     "density_against_lambda",
     "dial",
     "explore",
@@ -86,6 +87,22 @@ def dial(runs: Mapping[float, Mapping[str, Any]]) -> Any:
     style, layout = {"description_width": "6.5em"}, {"width": "28em"}
     options = [(f"{c:g}", c) for c in sorted(runs)]
     return _drawn(draw, c=ipywidgets.SelectionSlider(options=options, description="c", style=style, layout=layout))
+
+
+def along_swap(loss: Callable[[torch.Tensor], torch.Tensor], before: torch.Tensor, after: torch.Tensor) -> Any:
+    """A slider over the scale s of all weights: the loss on the way through a swap, and its first-order change.
+
+    Args:
+        loss: takes the outputs and returns a number.
+        before, after: the outputs before and after the swap at s = 1; at s they are s times as large.
+    """
+
+    def draw(s: float) -> None:
+        ax = figures.along_swap(loss, s * before, s * after)
+        change = float(loss(s * after) - loss(s * before))
+        ax.set_title(f"all weights times {s:g}: the loss {'rises' if change > 0 else 'falls'}")
+
+    return _drawn(draw, s=_slider(ipywidgets.FloatSlider, "s", 1.0, 1.0, 10.0, step=0.2))
 
 
 def weights_leave(frames: Sequence[Mapping[str, Any]], method: str = "movement") -> Any:

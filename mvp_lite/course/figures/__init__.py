@@ -28,6 +28,7 @@ from mvp_lite.course.figures.movement import quadrants, trajectories, weights_le
 from mvp_lite.course.figures.results import recorded_bars, score_against_density, score_by_task, score_curves
 from mvp_lite.course.figures.structure import group_masks, score_by_groups, speed_and_operations
 from mvp_lite.course.figures.style import METHOD_STYLE, OKABE_ITO, STYLE, save, show
+from mvp_lite.course.figures.swaps import along_swap, first_and_true, loss_and_swaps, overtaking, race
 from mvp_lite.course.figures.training import schedules, training
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "OKABE_ITO",
     "STYLE",
     "UNLABELED_STYLE",
+    "along_swap",
     "by_temperature",
     "choices",
     "density_against_lambda",
@@ -42,19 +44,23 @@ __all__ = [
     "density_by_layer",
     "dial",
     "differing_states",
+    "first_and_true",
     "gate_curves",
     "group_masks",
     "hard_concrete_gate",
     "layer_history",
     "local_and_global",
+    "loss_and_swaps",
     "matrix",
     "neurons_by_layer",
     "operations_by_task",
+    "overtaking",
     "points_lost",
     "predicted_measured",
     "printed_and_released",
     "printed_by_task",
     "quadrants",
+    "race",
     "recorded_bars",
     "row_counts",
     "save",
