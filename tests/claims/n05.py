@@ -235,13 +235,13 @@ def _(W, S, M, step):
     assert waits == [1, 2, 13, 130] and rises == sorted(rises) and 7.4 < rises[0] and rises[-1] < 8.2
 
 
-@claims.claim("All points lie left of zero, as (5.8) demands. All lie above the dotted line, by curvature")
+@claims.claim("All points lie left of zero, as (5.8) demands. All lie above the dotted line, since curvature only adds")
 def _(changes):
     assert (changes.first < 0).all() and (changes.true > changes.first).all()
     assert 40 < (changes.true[:400] > 0).sum() < 90
 
 
-@claims.claim("Half the jump gives about an eighth of the error", above=True)
+@claims.claim("Half the way leaves about an eighth of the error", above=True)
 def _(second_order, start, way):
     true = [start.log_softmax(0)[0] - (start + h * way).log_softmax(0)[0] for h in (0.4, 0.2, 0.1)]
     errors = [abs(second_order(start, start + h * way, 0) - t) for h, t in zip((0.4, 0.2, 0.1), true, strict=True)]
@@ -285,7 +285,7 @@ def _(outside):
     assert abs(outside["top 5 of |S|"] - 0.5) < 0.04
 
 
-@claims.claim("Entries leave because they rank last, not because their scores fell", above=True)
+@claims.claim("Entries leave because they rank last, even if their scores rose", above=True)
 def _():
     W, S, x, y = swaps.draw()
     S_next = S - 0.3 * (y @ x.mT) * W
