@@ -35,6 +35,7 @@ keep = start.abs() > 1
 frames = [{"step": 0, "density": 1.0, "score": 50.0, "weights": start, "kept": start != 0}]
 frames += [{"step": 9, "density": 0.5, "score": 90.0, "weights": 1.2 * start, "kept": keep}]"""
 CALLS = {
+    "along_swap": "lambda a: (a - 1).square().sum(), start[0], start[1]",
     "dial": "turns",
     "explore": "results",
     "hard_concrete_gate": "",

@@ -27,12 +27,13 @@ tasks.evaluation tasks.task tasks models
 experiments.table experiments.subsets experiments.settings experiments.remedies experiments.recipes
 experiments.grid experiments.lambdas experiments.structured experiments.unlabeled experiments.sizes
 experiments.probes experiments.mechanism experiments
-course.equations course.ledger course.anatomy course.arguments course.analysis
+course.equations course.ledger course.anatomy course.arguments course.analysis course.swaps
 course.figures.style course.figures.matrices course.figures.movement course.figures.training course.figures.gates
 course.figures.comparisons course.figures.first_order
 course.figures.dial course.figures.results course.figures.distillation
 course.figures.anatomy course.figures.structure course.figures.audit course.figures.gradient_free
-course.figures.mechanism course.figures.selection course.figures.score_gradient course.figures course.notebook
+course.figures.mechanism course.figures.selection course.figures.score_gradient course.figures.swaps
+course.figures course.notebook
 course.widgets course.exercises.tools
 course.exercises.n01 course.exercises.n02 course.exercises.n03 course.exercises.n04 course.exercises.n05
 course.exercises.n06 course.exercises.n07 course.exercises.n08 course.exercises.n09 course.exercises.n10

@@ -149,6 +149,20 @@ def test_a_player_shows_the_frame_of_its_slider(calls):
     assert calls[-1] == ("weights_leave", (frames, 2, "magnitude"), {})
 
 
+def test_along_swap_scales_the_outputs(calls):
+    before, after = torch.tensor([-1.0, 0.0]), torch.tensor([0.0, 1.5])
+
+    def loss(a):
+        return 0.5 * (a - 1).square().sum()
+
+    s = slider(course.widgets.along_swap(loss, before, after), "s")
+    assert (s.min, s.max, s.value) == (1, 10, 1)
+    s.value = 4.0
+    name, (function, start, end), _ = calls[-1]
+    assert name == "along_swap" and function is loss
+    assert torch.equal(start, 4 * before) and torch.equal(end, 4 * after)
+
+
 def test_scores_and_mask_takes_percentages(calls):
     scores = torch.randn(4, 5)
     kept = slider(course.widgets.scores_and_mask(scores), "kept (%)")

@@ -19,6 +19,7 @@ from mvp_lite.course.analysis import UNPRUNED, summarize
 from mvp_lite.schedule import cubic
 
 __all__ = [
+    "along_swap",
     "dial",
     "explore",
     "hard_concrete_gate",
@@ -114,6 +115,22 @@ def removal(loss: Callable[[torch.Tensor], torch.Tensor], weights: Mapping[str, 
             ax.set_ylabel("")
 
     return _drawn(draw, weight=_slider(ipywidgets.IntSlider, "weight", 0, 0, lengths.pop() - 1))
+
+
+def along_swap(loss: Callable[[torch.Tensor], torch.Tensor], before: torch.Tensor, after: torch.Tensor) -> Any:
+    """A slider over the scale s of all weights: the loss on the way through a swap, and its first-order change.
+
+    Args:
+        loss: takes the outputs and returns a number.
+        before, after: the outputs before and after the swap at s = 1; at s they are s times as large.
+    """
+
+    def draw(s: float) -> None:
+        ax = figures.along_swap(loss, s * before, s * after)
+        change = float(loss(s * after) - loss(s * before))
+        ax.set_title(f"all weights times {s:g}: the loss {'rises' if change > 0 else 'falls'}")
+
+    return _drawn(draw, s=_slider(ipywidgets.FloatSlider, "s", 1.0, 1.0, 10.0, step=0.2))
 
 
 def weights_leave(frames: Sequence[Mapping[str, Any]], method: str = "movement") -> Any:

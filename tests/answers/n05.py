@@ -9,8 +9,6 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, one_hot
 
-import mvp_lite as mvp
-
 
 def second_order(a: Tensor, a_next: Tensor, c: int) -> Tensor:
     p = a.softmax(0)
@@ -70,86 +68,64 @@ def bill_in_place(G: Tensor, W: Tensor, S: Tensor, S_next: Tensor, tau: float) -
     return right
 
 
-Step = tuple[Tensor, Tensor, Tensor]
+Layer = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
-def correct_step(
-    W: Tensor, S: Tensor, M: Tensor, x: Tensor, y: Tensor, density: float, lr_W: float, lr_S: float
-) -> Step:
-    G = torch.outer((W * M) @ x - y, x)
-    W, S = W - lr_W * G * M, S - lr_S * G * W
-    return W, S, mvp.masks.top_v(S, density)
+def bad_swap(lr: float) -> Layer:
+    """The kept weight fits its output; the one that enters overshoots: the loss goes from 0.5 to 45."""
+    W = torch.tensor([[3.0, 0.0, 0.0], [10.0, 0.0, 0.0]])
+    S = torch.tensor([[0.0, -1.0, -1.0], [-5 * lr, -1.0, -1.0]])
+    return W, S, torch.tensor([1.0, 0.0, 0.0]), torch.tensor([3.0, 1.0])
 
 
-def correct_step_by_autograd(
-    W: Tensor, S: Tensor, M: Tensor, x: Tensor, y: Tensor, density: float, lr_W: float, lr_S: float
-) -> Step:
-    weight, mask = W.clone().requires_grad_(), M.to(W.dtype).requires_grad_()
-    (0.5 * ((weight * mask) @ x - y).square().sum()).backward()
-    with torch.no_grad():
-        S_next = S - lr_S * mask.grad
-        return W - lr_W * weight.grad, S_next, mvp.masks.top_v(S_next, density)
+def bad_swap_among_ties(lr: float) -> Layer:
+    """All scores are 0, so the first weight is kept; any step lets the best G W overtake it."""
+    W = torch.tensor([[4.0, 0.1, 0.1], [0.1, 0.1, 6.0]])
+    return W, torch.zeros(2, 3), torch.tensor([1.0, 1.0, 2.0]), torch.tensor([4.0, 2.0])
 
 
-def broken_step(
-    W: Tensor, S: Tensor, M: Tensor, x: Tensor, y: Tensor, density: float, lr_W: float, lr_S: float
-) -> Step:
-    G = torch.outer((W * M) @ x - y, x)
-    M = mvp.masks.top_v(S, density)
-    W = W - lr_W * G * M
-    S = S - lr_S * G * W
-    return W, S, M
+def bad_swap_of_large_weights(lr: float) -> Layer:
+    """The swap of the pencil example, with all weights ten times as large and scores that are close."""
+    W = 10 * torch.tensor([[0.4, 0.5, -0.2], [-0.3, 0.4, 0.5]])
+    S = torch.full((2, 3), -100.0)
+    S[0, 1], S[1, 2] = 0.0, -30 * lr
+    return W, S, torch.tensor([1.0, -2.0, 3.0]), torch.tensor([1.0, 3.0])
 
 
-def _step(change: Callable[..., Any], select: Callable[..., Tensor] | None = None) -> Callable[..., Any]:
-    """A step from `change`, (W, S, M, G, lr_W, lr_S, density) -> new W and S, and `select`, (old S, new S, density)."""
-
-    def wrong(W: Tensor, S: Tensor, M: Tensor, x: Tensor, y: Tensor, density: float, lr_W: float, lr_S: float) -> Any:
-        G = torch.outer((W * M) @ x - y, x)
-        W_next, S_next = change(W, S, M, G, lr_W, lr_S, density)
-        return W_next, S_next, select(S, S_next, density) if select else mvp.masks.top_v(S_next, density)
-
-    return wrong
+def bad_swap_at_one_rate(lr: float) -> Layer:
+    return bad_swap(0.1)
 
 
-def _both(W: Tensor, S: Tensor, M: Tensor, G: Tensor, p: float, q: float, v: float) -> tuple[Tensor, Tensor]:
-    return W - p * G * M, S - q * G * W
+def pencil(lr: float) -> Layer:
+    W = torch.tensor([[0.4, 0.5, -0.2], [-0.3, 0.4, 0.5]])
+    S = torch.tensor([[0.0, lr, 0.0], [0.0, 0.0, lr / 2]])
+    return W, S, torch.tensor([1.0, -2.0, 3.0]), torch.tensor([1.0, 3.0])
 
 
-def step_new_mask_on_weights(
-    W: Tensor, S: Tensor, M: Tensor, x: Tensor, y: Tensor, density: float, lr_W: float, lr_S: float
-) -> Step:
-    G = torch.outer((W * M) @ x - y, x)
-    S = S - lr_S * G * W
-    M = mvp.masks.top_v(S, density)
-    return W - lr_W * G * M, S, M
+def small_rise(lr: float) -> Layer:
+    W, S, x, y = bad_swap(lr)
+    W[1, 0] = 2.2
+    S[1, 0] = -lr
+    y[0] = W[0, 0] = 0.5
+    return W, S, x, y
 
 
-def step_selects_first(
-    W: Tensor, S: Tensor, M: Tensor, x: Tensor, y: Tensor, density: float, lr_W: float, lr_S: float
-) -> Step:
-    return correct_step(W, S, mvp.masks.top_v(S, density), x, y, density, lr_W, lr_S)
+def no_step_of_the_scores(lr: float) -> Layer:
+    """The scores after the step in place of those before it: the other weight is kept already."""
+    W, S, x, y = bad_swap(lr)
+    S[1, 0] = 5 * lr
+    return W, S, x, y
 
 
-def step_dense_forward(
-    W: Tensor, S: Tensor, M: Tensor, x: Tensor, y: Tensor, density: float, lr_W: float, lr_S: float
-) -> Step:
-    G = torch.outer(W @ x - y, x)
-    W, S = W - lr_W * G * M, S - lr_S * G * W
-    return W, S, mvp.masks.top_v(S, density)
-
-
-def step_in_place(
-    W: Tensor, S: Tensor, M: Tensor, x: Tensor, y: Tensor, density: float, lr_W: float, lr_S: float
-) -> Step:
-    W_next, S_next, M_next = correct_step(W, S, M, x, y, density, lr_W, lr_S)
-    return W.copy_(W_next), S.copy_(S_next), M_next
+def not_a_number(lr: float) -> Layer:
+    W, S, x, y = bad_swap(lr)
+    return W / 0.0, S, x, y
 
 
 RIGHT: dict[str, list[Callable[..., Any]]] = {
     "5.1": [second_order, second_order_by_autograd],
     "5.2": [bill, bill_by_loop],
-    "5.3": [correct_step, correct_step_by_autograd],
+    "5.3": [bad_swap, bad_swap_among_ties, bad_swap_of_large_weights],
 }
 
 WRONG: dict[str, dict[str, Callable[..., Any]]] = {
@@ -190,22 +166,18 @@ WRONG: dict[str, dict[str, Callable[..., Any]]] = {
     },
     "5.3": {
         "stub": lambda *a: None,
-        "still broken": broken_step,
-        "mask late": _step(_both, lambda S, R, v: mvp.masks.top_v(S, v)),
-        "new mask on the weights": step_new_mask_on_weights,
-        "mask selected again before the forward pass": step_selects_first,
-        "new weight in the score": _step(lambda W, S, M, G, p, q, v: (W - p * G * M, S - q * G * (W - p * G * M))),
-        "masked score gradient": _step(lambda W, S, M, G, p, q, v: (W - p * G * M, S - q * G * M * W)),
-        "masked weights move": _step(lambda W, S, M, G, p, q, v: (W - p * G, S - q * G * W)),
-        "uphill": _step(lambda W, S, M, G, p, q, v: (W - p * G * M, S + q * G * W)),
-        "learning rates exchanged": _step(lambda W, S, M, G, p, q, v: (W - q * G * M, S - p * G * W)),
-        "masked weights zeroed": _step(lambda W, S, M, G, p, q, v: ((W - p * G * M) * M, S - q * G * W)),
-        "factor 2": _step(lambda W, S, M, G, p, q, v: (W - 2 * p * G * M, S - 2 * q * G * W)),
-        "ranked by magnitude": _step(_both, lambda S, R, v: mvp.masks.top_v(R.abs(), v)),
-        "mask inverted": _step(_both, lambda S, R, v: ~mvp.masks.top_v(R, v)),
-        "transposed": _step(lambda W, S, M, G, p, q, v: ((W - p * G * M).T, (S - q * G * W).T)),
-        "M forgotten": lambda *a: correct_step(*a)[:2],
-        "dense forward": step_dense_forward,
-        "in place": step_in_place,
+        "the pencil's swap": pencil,
+        "the lead does not shrink with the learning rate": bad_swap_at_one_rate,
+        "no swap, no gradient": lambda lr: (torch.eye(2, 3), torch.eye(2, 3), torch.zeros(3), torch.ones(2)),
+        "the wrong one is kept at first": no_step_of_the_scores,
+        "the rise is too small": small_rise,
+        "W transposed": lambda lr: (bad_swap(lr)[0].T, *bad_swap(lr)[1:]),
+        "x and y exchanged": lambda lr: tuple(bad_swap(lr)[i] for i in (0, 1, 3, 2)),
+        "W and S exchanged": lambda lr: tuple(bad_swap(lr)[i] for i in (1, 0, 2, 3)),
+        "target forgotten": lambda lr: bad_swap(lr)[:3],
+        "the changes instead of the layer": lambda lr: -4.0,
+        "a mask in place of scores": lambda lr: (bad_swap(lr)[0], bad_swap(lr)[1] == 0, *bad_swap(lr)[2:]),
+        "lists": lambda lr: [tensor.tolist() for tensor in bad_swap(lr)],
+        "not a number": not_a_number,
     },
 }

@@ -1,4 +1,4 @@
-"""Checks of notebook 05: a second-order prediction, the costs of a threshold step, a training step without bugs."""
+"""Checks of notebook 05: a second-order prediction, the costs of a threshold step, a swap that raises the loss."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mvp_lite.course.exercises.tools import WrongAnswer, call, close, exercise, normal
+from mvp_lite.course.exercises.tools import WrongAnswer, call, close, exercise, like, normal
+from mvp_lite.course.swaps import step
 from mvp_lite.masks import top_v
 
 Call = Callable[..., Any]
@@ -93,67 +94,30 @@ def _bill(answer: Call) -> None:
 
 
 @exercise("5.3")
-def _correct_step(answer: Call) -> None:
-    lr_W, lr_S = 0.05, 0.4
-    for seed, (out, inputs, density) in enumerate([(2, 3, 0.5), (4, 3, 5 / 12), (3, 6, 0.2)]):
-        W, S = normal(2, out, inputs, seed=seed)
-        x, y = normal(inputs, seed=20 + seed), normal(out, seed=30 + seed)
-        # In the last case the density is still falling: the mask in use is not Top-v of S.
-        M = top_v(S, density if seed < 2 else 0.6)
-        G = torch.zeros_like(W)
-        for m in range(out):
-            a = sum(float(W[m, n] * x[n]) for n in range(inputs) if M[m, n])
-            for n in range(inputs):
-                G[m, n] = (a - y[m]) * x[n]
-        W_next, S_next, late = W - lr_W * G * M, S - lr_S * G * W, top_v(S, density)
-        dense = torch.outer(W @ x - y, x)
-
-        got = call(answer, W, S, M, x, y, density, 0.05, 0.4)
-        if not isinstance(got, tuple | list) or len(got) != 3:
-            raise WrongAnswer(f"expected three tensors, the new W, S and M; got {type(got).__name__}")
-        close(
-            got[0],
-            W_next,
-            what="the new W",
-            mistakes={
-                "this is the new S: W comes first": S_next,
-                "this updates the weights of the next mask, expected those that this forward pass used": W
-                - lr_W * G * late,
-                "this updates the weights of the new mask, expected those of the old one": W
-                - lr_W * G * top_v(S_next, density),
-                "masked weights have changed: the gradient of W is G times the mask": W - lr_W * G,
-                "the sign of the step is wrong": W + lr_W * G * M,
-                "W stays dense: do not zero the masked ones": W_next * M,
-                "W has its own learning rate, lr_W": W - lr_S * G * M,
-                "the gradient of half the squared error has no factor 2": W - 2 * lr_W * G * M,
-                "the forward pass uses the masked weights": W - lr_W * dense * M,
-            },
+def _bad_swap(answer: Call) -> None:
+    shapes = {"W": (2, 3), "S": (2, 3), "x": (3,), "y": (2,)}
+    for lr in (0.1, 1e-3, 1e-5):
+        got = call(answer, lr)
+        if not isinstance(got, tuple | list) or len(got) != 4:
+            raise WrongAnswer(f"expected four tensors, W, S, x and y; got {type(got).__name__}")
+        W, S, x, y = (
+            like(tensor, torch.zeros(shape), what=name).detach().double()
+            for tensor, (name, shape) in zip(got, shapes.items(), strict=True)
         )
-        close(
-            got[1],
-            S_next,
-            what="the new S",
-            mistakes={
-                "this uses the new weight, expected the one that the forward pass used": S - lr_S * G * W_next,
-                "this uses a new weight in the step of the scores, expected the old one": S
-                - lr_S * G * (W - lr_W * G * late),
-                "scores of masked weights have not changed: their gradient has no mask": S - lr_S * G * M * W,
-                "the sign of the step is wrong": S + lr_S * G * W,
-                "S has its own learning rate, lr_S": S - lr_W * G * W,
-                "the step of a score is signed: no absolute value": S - lr_S * (G * W).abs(),
-                "the gradient of a score is G times W, not G": S - lr_S * G,
-                "the forward pass uses the masked weights": S - lr_S * dense * W,
-            },
-        )
-        close(
-            got[2],
-            top_v(S_next, density),
-            what="the new M",
-            mistakes={
-                "the mask is one step late: it is Top-v of the old scores": late,
-                "the mask has not changed": M,
-                "this ranks |S|, expected S": top_v(S_next.abs(), density),
-                "the mask is 1 where a weight is kept": ~top_v(S_next, density),
-                "this ranks the weights, expected the scores": top_v(W_next.abs(), density),
-            },
-        )
+        swap = step(W, S, x, y, lr)
+        words = f"with lr={lr:g}"
+        if swap.leaves == swap.enters:
+            G = torch.outer((W * top_v(S, 1 / 6)) @ x - y, x)
+            lead = (S - lr * G * W).flatten().topk(2).values
+            place = tuple(n + 1 for n in swap.leaves)
+            raise WrongAnswer(
+                f"{words} there is no swap: {place} is kept before and after the step, and leads by "
+                f"{(lead[0] - lead[1]).item():.3g}; a score moves by lr times G W, so the lead before the step must "
+                "shrink with lr"
+            )
+        if not swap.true >= 1.0:
+            verb = "rises" if swap.true > 0.0 else "falls"
+            raise WrongAnswer(
+                f"{words} the loss {verb} by {abs(swap.true):.3g}: {swap.first:.3g} to first order and "
+                f"{swap.true - swap.first:+.3g} from the jump of the outputs; expected a rise of at least 1"
+            )

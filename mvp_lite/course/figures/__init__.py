@@ -37,6 +37,7 @@ from mvp_lite.course.figures.score_gradient import computation_graph, slope_and_
 from mvp_lite.course.figures.selection import decided_before, errors_of_masks
 from mvp_lite.course.figures.structure import group_masks, score_by_groups, speed_and_operations
 from mvp_lite.course.figures.style import METHOD_STYLE, OKABE_ITO, STYLE, save, show
+from mvp_lite.course.figures.swaps import along_swap, first_and_true, loss_and_swaps, overtaking, race
 from mvp_lite.course.figures.training import schedules, training
 
 __all__ = [
@@ -44,6 +45,7 @@ __all__ = [
     "OKABE_ITO",
     "STYLE",
     "UNLABELED_STYLE",
+    "along_swap",
     "by_temperature",
     "choices",
     "computation_graph",
@@ -55,20 +57,24 @@ __all__ = [
     "differing_states",
     "dot_plot",
     "errors_of_masks",
+    "first_and_true",
     "gate_curves",
     "group_masks",
     "hard_concrete_gate",
     "layer_history",
     "local_and_global",
+    "loss_and_swaps",
     "matrix",
     "neurons_by_layer",
     "operations_by_task",
+    "overtaking",
     "penalty_pulls",
     "points_lost",
     "predicted_measured",
     "printed_and_released",
     "printed_by_task",
     "quadrants",
+    "race",
     "recorded_bars",
     "removal",
     "row_counts",

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from typing import Any
 
-import pandas as pd
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.ticker import PercentFormatter
 
-from mvp_lite.course.arguments import finite_array, same_shape
+from mvp_lite.course.arguments import finite_array, require_known, same_shape
 from mvp_lite.course.figures.style import OKABE_ITO
 
 __all__ = ["predicted_measured", "shares"]
@@ -36,27 +36,38 @@ def predicted_measured(
     return ax
 
 
-def shares(table: pd.Series[Any], ax: Axes | None = None) -> Axes:
-    """Shares, each from 0 to 1, as horizontal bars in the order given, each with its percentage; the index names them.
+def shares(
+    values: Mapping[str, float], ax: Axes | None = None, xlabel: str = "share (%)", proved: Collection[str] = ()
+) -> Axes:
+    """Shares, each from 0 to 1, as horizontal bars in the order given, each with its percentage.
 
-    The name of the series is the label of the axis.
+    Args:
+        values: label -> share.
+        xlabel: what the shares are shares of; with "(%)".
+        proved: labels of the shares that a proof gives; they are dark and say so, the others are pale and hatched.
 
     Raises:
-        ValueError: no share, or one outside [0, 1].
+        ValueError: no share, one outside [0, 1], or a label among `proved` that `values` lacks.
     """
-    values = finite_array("table", table.to_numpy(), 1)
-    if not ((values >= 0) & (values <= 1)).all():
-        raise ValueError(f"table reaches from {values.min():g} to {values.max():g}: shares lie in [0, 1]")
+    widths = finite_array("values", list(values.values()), 1)
+    if not ((widths >= 0) & (widths <= 1)).all():
+        raise ValueError(f"values reach from {widths.min():g} to {widths.max():g}: shares lie in [0, 1]")
+    require_known("proved", proved, values)
     if ax is None:
-        ax = plt.subplots(figsize=(6.0, 0.9 + 0.4 * len(values)), layout="constrained")[1]
-    ax.barh(range(len(values)), values, color=_BLUE, alpha=0.6, height=0.6)
-    for place, value in enumerate(values):
-        ax.annotate(f"{100 * value:.1f} %", (value, place), (4, 0), textcoords="offset points", va="center")
-    ax.set_yticks(range(len(values)), [str(name) for name in table.index])
+        ax = plt.subplots(figsize=(7.0, 0.9 + 0.36 * len(values)), layout="constrained")[1]
+    for place, (label, width) in enumerate(zip(values, widths, strict=True)):
+        look: dict[str, Any] = (
+            {"color": _BLUE} if label in proved else {"color": "#B9D7EA", "hatch": "///", "edgecolor": "#6C8EA4"}
+        )
+        ax.barh(place, width, height=0.6, linewidth=0, **look)
+        words = f"{100 * width:.1f} %" + (", proved" if label in proved else "")
+        ax.annotate(words, (width, place), (5, 0), textcoords="offset points", va="center", fontsize=10)
+    ax.set_yticks(range(len(values)), list(values))
     ax.invert_yaxis()
     ax.grid(visible=False, axis="y")
-    ax.set_xlim(0, 1.12)
+    ax.set_axisbelow(True)
+    ax.set_xlim(0, 1.25)
     ax.set_xticks([0, 0.25, 0.5, 0.75, 1])
     ax.xaxis.set_major_formatter(PercentFormatter(1, symbol=""))
-    ax.set_xlabel(f"{table.name or 'share'} (%)")
+    ax.set_xlabel(xlabel)
     return ax
