@@ -17,6 +17,7 @@ from mvp_lite.course.figures.style import GRAY, METHOD_STYLE, OKABE_ITO, axes_or
 __all__ = ["quadrants", "survivors", "trajectories", "weights_leave", "weights_moved"]
 
 _BLUE, _VERMILION = OKABE_ITO[:2]
+_PALE = "#cccccc"  # of pruned weights; lighter than the color of any method, also in print
 
 
 def quadrants(
@@ -131,10 +132,11 @@ def weights_moved(
     look = METHOD_STYLE[method]
     ax = axes_or_new(ax)
     for which, label, marker, color, size in (
-        (~chosen, "pruned", ".", GRAY, 1.5),
-        (chosen, "kept", look.marker, look.color, 3.0),
+        (~chosen, "pruned", ".", _PALE, 1.5),
+        (chosen, "kept", look.marker, look.color, 3.5),
     ):
-        ax.plot(x[which], y[which], marker, color=color, markersize=size, alpha=0.6, label=label)
+        edge = {"markeredgecolor": "#000000", "markeredgewidth": 0.3} if label == "kept" else {}
+        ax.plot(x[which], y[which], marker, color=color, markersize=size, label=label, **edge)
     ax.axline((0, 0), slope=0, color="#000000", linestyle=":", linewidth=1, label="not moved")
     ax.axvline(0, color="#000000", linewidth=0.5)
     ax.set_xlabel("pretrained weight")
