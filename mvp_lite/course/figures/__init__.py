@@ -13,6 +13,7 @@ from mvp_lite.course.figures.audit import points_lost, printed_and_released, pri
 from mvp_lite.course.figures.comparisons import predicted_measured, shares
 from mvp_lite.course.figures.dial import dial, score_against_dial
 from mvp_lite.course.figures.distillation import by_temperature, softened, teacher_gains
+from mvp_lite.course.figures.during_training import column_masks, optimizer_scores, paired_errors, score_histograms
 from mvp_lite.course.figures.gates import density_against_lambda, gate_curves, hard_concrete_gate
 from mvp_lite.course.figures.gradient_free import (
     UNLABELED_STYLE,
@@ -37,6 +38,7 @@ __all__ = [
     "UNLABELED_STYLE",
     "by_temperature",
     "choices",
+    "column_masks",
     "density_against_lambda",
     "density_by_head",
     "density_by_layer",
@@ -50,6 +52,8 @@ __all__ = [
     "matrix",
     "neurons_by_layer",
     "operations_by_task",
+    "optimizer_scores",
+    "paired_errors",
     "points_lost",
     "predicted_measured",
     "printed_and_released",
@@ -67,6 +71,7 @@ __all__ = [
     "score_by_groups",
     "score_by_task",
     "score_curves",
+    "score_histograms",
     "scores_and_mask",
     "scores_by_iteration",
     "shares",
