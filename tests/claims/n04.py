@@ -103,7 +103,7 @@ def _(walk, goal):
     assert ends["magnitude"] < ends["movement"]
 
 
-@claims.claim("until, after eleven steps, the weights change places", above=True)
+@claims.claim("until, after eleven steps, the weights change places; later they change again and again.", above=True)
 def _(walk, curvature, goal):
     W, S, M, _ = walk("movement", steps=60)
     rise = S[21:30, 0] - S[20:29, 0]
