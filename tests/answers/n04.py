@@ -1,36 +1,10 @@
 """Answers to the exercises of notebook 04: right ones, and wrong ones that the checks must reject."""
 
-from itertools import pairwise
+from itertools import pairwise, product
 
 import torch
 
-
-def _step_by_addcmul(W, S, G, M, lr, score_lr):
-    return torch.addcmul(W, G, M, value=-lr), torch.addcmul(S, G, W, value=-score_lr)
-
-
-def _step_on_copies(W, S, G, M, lr, score_lr):
-    W_next, S_next = W.clone(), S.clone()
-    S_next -= score_lr * G * W_next
-    W_next[M == 1] -= lr * G[M == 1]
-    return W_next, S_next
-
-
-def _step_in_place(W, S, G, M, lr, score_lr):
-    W -= lr * G * M
-    S -= score_lr * G * W
-    return W, S
-
-
-def _step_in_place_in_order(W, S, G, M, lr, score_lr):
-    S -= score_lr * G * W
-    W -= lr * G * M
-    return W, S
-
-
-def _step_too_late(W, S, G, M, lr, score_lr):
-    W = W - lr * G * M
-    return W, S - score_lr * G * W
+import mvp_lite as mvp
 
 
 def _path_by_moves(path, lr, score_lr):
@@ -44,6 +18,10 @@ def _path_by_gradients(path, lr, score_lr):
     return S
 
 
+def _path_by_growth(path, lr, score_lr):
+    return score_lr / (2 * lr) * (path[-1] ** 2 - path[0] ** 2 - (path.diff(dim=0) ** 2).sum(dim=0))
+
+
 def _path_in_place(path, lr, score_lr):
     right = _path_by_moves(path, lr, score_lr)
     path -= path[0].clone()
@@ -54,42 +32,62 @@ def _path_ends(path, lr, score_lr):
     return score_lr / (2 * lr) * (path[-1] ** 2 - path[0] ** 2)
 
 
-def _step_of(density, final, total, warmup, cooldown):
-    return warmup + (1 - ((density - final) / (1 - final)).pow(1 / 3)) * (total - warmup - cooldown)
+def _loop(network, weights, batches, densities, lr, gradients=None, rank=None, forward=None, after=None, pool=False):
+    """The loop as in the notebook; the other arguments replace one part of it."""
+    W = [w.clone() for w in weights]
+    S, M, losses = [torch.zeros_like(w) for w in W], [torch.ones_like(w) for w in W], []
+    adam = torch.optim.Adam(W + S, lr=lr)
+    for (x, y), v in zip(batches, densities, strict=True):
+        used = [(forward or torch.mul)(w, m).clone().requires_grad_() for w, m in zip(W, M, strict=True)]
+        loss = (network(used, x) - y).square().mean()
+        for w, s, m, G in zip(W, S, M, torch.autograd.grad(loss, used), strict=True):
+            w.grad, s.grad = (gradients or (lambda G, W, M: (G * M, G * W)))(G, w, m)
+        old = [s.clone() for s in S]
+        adam.step()
+        ranked = S if rank is None else [rank(*three) for three in zip(W, S, old, strict=True)]
+        kept = mvp.masks.top_v_global(ranked, v) if pool else [mvp.masks.top_v(s, v) for s in ranked]
+        M = [k.to(torch.float64) for k in kept]
+        for w, m in zip(W, M, strict=True):
+            if after is not None:
+                w.copy_(after(w, m))
+        losses.append(loss.item())
+    return W, M, losses
 
 
-def _step_of_by_logarithm(density, final, total, warmup, cooldown):
-    left = torch.exp(torch.log((density - final) / (1 - final)) / 3)
-    return left * warmup + (1 - left) * (total - cooldown)
+def _loop_in_place(network, weights, batches, densities, lr):
+    W, M, losses = _loop(network, weights, batches, densities, lr)
+    for given, w in zip(weights, W, strict=True):
+        given.copy_(w)
+    return W, M, losses
 
 
-def _ratio(density, final):
-    return (density - final) / (1 - final)
+def _loop_by_straight_through(network, weights, batches, densities, lr):
+    """Autograd goes through `TopV`; the loss of step t uses the mask of the density before it."""
+    W = [w.clone().requires_grad_() for w in weights]
+    S = [torch.zeros_like(w, requires_grad=True) for w in weights]
+    adam, losses = torch.optim.Adam([*W, *S], lr=lr), []
+    for (x, y), v in zip(batches, [1.0, *densities[:-1]], strict=True):
+        adam.zero_grad()
+        loss = (network([w * mvp.masks.TopV.apply(s, v) for w, s in zip(W, S, strict=True)], x) - y).square().mean()
+        loss.backward()
+        adam.step()
+        losses.append(loss.detach())
+    return tuple(w.detach() for w in W), [mvp.masks.top_v(s, densities[-1]) for s in S], torch.stack(losses)
+
+
+def _search(error):
+    settings = [dict(zip(("warmup", "lr", "c"), values, strict=True)) for values in product([40], [0.001, 0.03], [0.0])]
+    return min(settings, key=lambda setting: error(**setting))
 
 
 RIGHT = {
-    "4.1": [_step_by_addcmul, _step_on_copies],
-    "4.2": [_path_by_moves, _path_by_gradients],
-    "4.3": [_step_of, _step_of_by_logarithm],
+    "4.1": [_path_by_moves, _path_by_gradients, _path_by_growth],
+    "4.2": [_loop, _loop_by_straight_through],
+    "4.3": [lambda error: {"warmup": 20, "lr": 0.01, "c": 0.2}, _search],
 }
 
 WRONG = {
     "4.1": {
-        "stub": lambda *_: None,
-        "as it was": _step_in_place,
-        "weights first": _step_too_late,
-        "in place, in order": _step_in_place_in_order,
-        "sign": lambda W, S, G, M, lr, score_lr: (W - lr * G * M, S + score_lr * G * W),
-        "gradient masked": lambda W, S, G, M, lr, score_lr: (W - lr * G * M, S - score_lr * G * M * W),
-        "weight masked": lambda W, S, G, M, lr, score_lr: (W * M - lr * G * M, S - score_lr * G * W * M),
-        "pruned weights move": lambda W, S, G, M, lr, score_lr: (W - lr * G, S - score_lr * G * W),
-        "weights returned masked": lambda W, S, G, M, lr, score_lr: (W * M - lr * G * M, S - score_lr * G * W),
-        "one learning rate": lambda W, S, G, M, lr, score_lr: (W - lr * G * M, S - lr * G * W),
-        "swapped": lambda W, S, G, M, lr, score_lr: (S - score_lr * G * W, W - lr * G * M),
-        "scores only": lambda W, S, G, M, lr, score_lr: S - score_lr * G * W,
-        "transposed": lambda W, S, G, M, lr, score_lr: ((W - lr * G * M).T, (S - score_lr * G * W).T),
-    },
-    "4.2": {
         "stub": lambda *_: None,
         "second order dropped": _path_ends,
         "weights after the step": lambda path, lr, score_lr: score_lr / lr * (path[1:] * path.diff(dim=0)).sum(0),
@@ -102,18 +100,48 @@ WRONG = {
         "changes its input": _path_in_place,
         "one number": lambda path, lr, score_lr: _path_by_moves(path, lr, score_lr).sum(),
     },
+    "4.2": {
+        "stub": lambda *_: None,
+        "forward pass with the dense weights": lambda *given: _loop(*given, forward=lambda W, M: W),
+        "score's gradient masked": lambda *given: _loop(*given, gradients=lambda G, W, M: (G * M, G * W * M)),
+        "weight's gradient not masked": lambda *given: _loop(*given, gradients=lambda G, W, M: (G, G * W)),
+        "sign": lambda *given: _loop(*given, gradients=lambda G, W, M: (G * M, -G * W)),
+        "absolute gradient": lambda *given: _loop(*given, gradients=lambda G, W, M: (G * M, -(G * W).abs())),
+        "gradients swapped": lambda *given: _loop(*given, gradients=lambda G, W, M: (G * W, G * M)),
+        "magnitude": lambda *given: _loop(*given, rank=lambda W, S, old: W.abs()),
+        "masks one step late": lambda *given: _loop(*given, rank=lambda W, S, old: old),
+        "largest scores of either sign": lambda *given: _loop(*given, rank=lambda W, S, old: S.abs()),
+        "lowest scores kept": lambda *given: _loop(*given, rank=lambda W, S, old: -S),
+        "one pool": lambda *given: _loop(*given, pool=True),
+        "pruned weights set to zero": lambda *given: _loop(*given, after=torch.mul),
+        "scores never move": lambda *given: _loop(*given, gradients=lambda G, W, M: (G * M, None)),
+        "never pruned": lambda network, W, batches, v, lr: _loop(network, W, batches, [1.0] * len(v), lr),
+        "ten times the learning rate": lambda network, W, batches, v, lr: _loop(network, W, batches, v, 10 * lr),
+        "returned masked": lambda *given: (
+            lambda W, M, losses: ([w * m for w, m in zip(W, M, strict=True)], M, losses)
+        )(*_loop(*given)),
+        "masks inverted": lambda *given: (lambda W, M, losses: (W, [1 - m for m in M], losses))(*_loop(*given)),
+        "changes its input": _loop_in_place,
+        "weights alone": lambda *given: _loop(*given)[0],
+        "one loss": lambda *given: (*_loop(*given)[:2], _loop(*given)[2][-1:]),
+        "first matrix only": lambda *given: (_loop(*given)[0][0], *_loop(*given)[1:]),
+    },
     "4.3": {
         "stub": lambda *_: None,
-        "no warm-up": lambda v, f, T, a, b: _step_of(v, f, T, a, b) - a,
-        "no cool-down": lambda v, f, T, a, b: _step_of(v, f, T, a, 0),
-        "as printed": lambda v, f, T, a, b: _step_of(v, f, T, a, b) + b,
-        "square root": lambda v, f, T, a, b: a + (1 - _ratio(v, f) ** 0.5) * (T - a - b),
-        "straight line": lambda v, f, T, a, b: a + (1 - _ratio(v, f)) * (T - a - b),
-        "cubed": lambda v, f, T, a, b: a + (1 - _ratio(v, f) ** 3) * (T - a - b),
-        "from the end": lambda v, f, T, a, b: a + _ratio(v, f) ** (1 / 3) * (T - a - b),
-        "final forgotten": lambda v, f, T, a, b: a + (1 - v ** (1 / 3)) * (T - a - b),
-        "rounded up": lambda v, f, T, a, b: _step_of(v, f, T, a, b).ceil(),
-        "one number": lambda v, f, T, a, b: _step_of(v, f, T, a, b)[0],
-        "a list": lambda v, f, T, a, b: _step_of(v, f, T, a, b).tolist(),
+        "tiny learning rate": lambda error: {"warmup": 40, "lr": 0.001, "c": 0.2},
+        "huge learning rate": lambda error: {"warmup": 40, "lr": 0.3, "c": 0.2},
+        "start far too strong": lambda error: {"warmup": 40, "lr": 0.01, "c": 2.0},
+        "warm-up too long and too slow": lambda error: {"warmup": 120, "lr": 0.003, "c": 0.0},
+        "everything": lambda error: {"warmup": 0, "lr": 0.001, "c": 2.0},
+        "magnitude for ever": lambda error: {"warmup": 40, "lr": 0.01, "c": 100.0},
+        "longer than the run": lambda error: {"warmup": 200, "lr": 0.01, "c": 0.2},
+        "half a step": lambda error: {"warmup": 20.5, "lr": 0.01, "c": 0.2},
+        "negative": lambda error: {"warmup": 20, "lr": 0.01, "c": -0.2},
+        "no learning": lambda error: {"warmup": 20, "lr": 0.0, "c": 0.2},
+        "text": lambda error: {"warmup": 20, "lr": "0.01", "c": 0.2},
+        "not finite": lambda error: {"warmup": 20, "lr": float("nan"), "c": 0.2},
+        "a key missing": lambda error: {"warmup": 20, "lr": 0.01},
+        "a list": lambda error: [20, 0.01, 0.2],
+        "the error itself": lambda error: error(40, 0.01, 0.0),
     },
 }

@@ -13,6 +13,7 @@ from mvp_lite.course.figures.audit import points_lost, printed_and_released, pri
 from mvp_lite.course.figures.comparisons import predicted_measured, shares
 from mvp_lite.course.figures.dial import dial, score_against_dial
 from mvp_lite.course.figures.distillation import by_temperature, softened, teacher_gains
+from mvp_lite.course.figures.during_training import column_masks, optimizer_scores, paired_errors, score_histograms
 from mvp_lite.course.figures.first_order import dot_plot, removal, scores_measured
 from mvp_lite.course.figures.gates import (
     density_against_lambda,
@@ -48,6 +49,7 @@ __all__ = [
     "along_swap",
     "by_temperature",
     "choices",
+    "column_masks",
     "computation_graph",
     "decided_before",
     "density_against_lambda",
@@ -67,7 +69,9 @@ __all__ = [
     "matrix",
     "neurons_by_layer",
     "operations_by_task",
+    "optimizer_scores",
     "overtaking",
+    "paired_errors",
     "penalty_pulls",
     "points_lost",
     "predicted_measured",
@@ -88,6 +92,7 @@ __all__ = [
     "score_by_groups",
     "score_by_task",
     "score_curves",
+    "score_histograms",
     "scores_and_mask",
     "scores_and_threshold",
     "scores_by_iteration",

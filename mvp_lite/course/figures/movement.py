@@ -71,7 +71,7 @@ def trajectories(
 
     Args:
         loss: takes w1 and w2, two tensors of one shape, and returns the losses in that shape.
-        paths: label -> (steps, 2), the weights after each step.
+        paths: label -> (steps, 2), the weights after each step; a method's name gets its color, line and marker.
         limits: lowest and highest w1, lowest and highest w2.
 
     Raises:
@@ -91,7 +91,8 @@ def trajectories(
         points = finite_array(f"paths[{label!r}]", path, 2)
         if points.shape[1] != 2:
             raise ValueError(f"paths[{label!r}] has shape {points.shape}, expected (steps, 2)")
-        look = curve_style(index) | {"markersize": 8}
+        known = METHOD_STYLE.get(label)
+        look = (known.curve if known else curve_style(index)) | {"markersize": 8}
         ax.plot(*points.T, markevery=[-1], label=label, zorder=3, **look)
         ax.plot(*points[:1].T, markerfacecolor="white", zorder=4, **look)
     ax.set_xlim(low1, high1)
@@ -99,7 +100,8 @@ def trajectories(
     ax.set_xlabel("weight $w_1$")
     ax.set_ylabel("weight $w_2$")
     if paths:
-        ax.legend(loc="best", frameon=True, title="open: start, full: end", title_fontsize=9)
+        place: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.15), "ncols": len(paths)}
+        ax.legend(**place, title="open marker: start, full: end", title_fontsize=9)
     return ax
 
 
