@@ -40,7 +40,6 @@ CALLS = {
     "explore": "results",
     "hard_concrete_gate": "",
     "layer_history": "history",
-    "quadrants": "history",
     "removal": "lambda w: w.sin().square().sum(), {'start': start.ravel(), 'end': 2 * start.ravel()}",
     "schedules": "",
     "scores_and_mask": "torch.arange(200.0).reshape(20, 10).cos()",

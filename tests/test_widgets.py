@@ -110,18 +110,7 @@ def test_layer_history_only_draws_what_was_recorded(history, calls):
     assert all(torch.equal(before[name], history[name]) for name in history)
 
 
-def test_quadrants_keep_their_limits_from_step_to_step(history, calls):
-    widget = course.widgets.quadrants(history)
-    slider(widget, "step").value = 1
-    slider(widget, "step").value = 4
-    for step, (name, (W, G), options) in zip((1, 4), calls[-2:], strict=True):
-        assert name == "quadrants"
-        assert torch.equal(W, history["W"][step]) and torch.equal(G, history["G"][step])
-        assert torch.equal(options["kept"], history["M"][step])
-        assert options["limits"][0] >= history["W"].abs().max() and options["limits"][1] >= history["G"].abs().max()
-    assert len({options["limits"] for *_, options in calls}) == 1
-    with pytest.raises(ValueError, match="history lacks 'M'"):
-        course.widgets.quadrants({"W": W, "G": G})
+def test_layer_history_needs_all_four(history):
     with pytest.raises(ValueError, match="history lacks 'S'"):
         course.widgets.layer_history({name: history[name] for name in "WGM"})
 

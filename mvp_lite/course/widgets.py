@@ -24,7 +24,6 @@ __all__ = [
     "explore",
     "hard_concrete_gate",
     "layer_history",
-    "quadrants",
     "removal",
     "schedules",
     "scores_and_mask",
@@ -47,23 +46,6 @@ def layer_history(history: Mapping[str, Any]) -> Any:
         figures.layer_history(history, step)
 
     return _drawn(draw, step=_steps(history))
-
-
-def quadrants(history: Mapping[str, Any]) -> Any:
-    """A slider over the steps of a recorded history: each weight in its quadrant (x: W, y: -G), kept or pruned.
-
-    Args:
-        history: "W", "G" and "M" (and more), each (steps, rows, columns).
-    """
-    slider = _steps(history)
-    reach = [float(torch.as_tensor(history[name]).abs().max()) or 1.0 for name in "WG"]
-
-    def draw(step: int) -> None:
-        W, G, kept = (history[name][step] for name in "WGM")
-        ax = figures.quadrants(W, G, kept=kept, limits=(reach[0], reach[1]))
-        ax.set_title(f"step {step} of {slider.max}")
-
-    return _drawn(draw, step=slider)
 
 
 def dial(runs: Mapping[float, Mapping[str, Any]]) -> Any:

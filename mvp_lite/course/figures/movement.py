@@ -137,7 +137,7 @@ def weights_moved(
         (~chosen, "pruned", ".", _PALE, 1.5),
         (chosen, "kept", look.marker, look.color, 3.5),
     ):
-        edge = {"markeredgecolor": "#000000", "markeredgewidth": 0.3} if label == "kept" else {}
+        edge: dict[str, Any] = {"markeredgecolor": "#000000", "markeredgewidth": 0.3} if label == "kept" else {}
         ax.plot(x[which], y[which], marker, color=color, markersize=size, label=label, **edge)
     ax.axline((0, 0), slope=0, color="#000000", linestyle=":", linewidth=1, label="not moved")
     ax.axvline(0, color="#000000", linewidth=0.5)
