@@ -66,6 +66,7 @@ def test_scores_measured_has_a_panel_for_each_score():
         (square,) = [found for found in ax.get_lines() if found.get_marker() == "s"]
         np.testing.assert_allclose(square.get_xydata(), points[2:])
         assert [text.get_text() for text in ax.texts] == ["2"]
+        assert [text.get_ha() for text in ax.texts] == ["right"], "the number stands to the left of its square"
     assert axes[0].get_ylabel() and not axes[1].get_ylabel()
     assert axes[0].get_xlim() == axes[1].get_xlim() and axes[0].get_ylim() == axes[1].get_ylim()
     assert [text.get_text() for text in axes[0].get_legend().get_texts()] == ["prediction = measurement"]

@@ -29,7 +29,11 @@ SAID = {
     "2.2": {
         "square of the mean": "you square the mean$",
         "square of the mean, half forgotten": "you square the mean, and 1/2 is missing",
-        "square of the sum": "you square their sum",
+        "square of the sum": "you square their sum$",
+        "square of the sum, divided": "their sum, then divide",
+        "product of mean squares": r"the means of delta\*\*2 and x\*\*2",
+        "square of the product of means": "you square the product of the means",
+        "absolute weight": "absolute value",
         "half forgotten": "the factor 1/2 is missing",
         "sum": "you take the sum$",
         "sum and half forgotten": "you take the sum, and the factor 1/2",

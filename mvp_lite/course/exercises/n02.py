@@ -77,12 +77,21 @@ def _fisher_mistakes(delta: Tensor, x: Tensor, W: Tensor) -> dict[str, Tensor]:
             W * G
         ).square(),
         "square each example's gradient first; you square their sum": 0.5 * (n * W * G).square(),
+        "square each example's gradient first; you square their sum, then divide by the number": 0.5
+        * n
+        * (W * G).square(),
+        "take the product for each example, then the mean; you multiply the means of delta**2 and x**2": 0.5
+        * W.square()
+        * torch.outer(delta.square().mean(dim=0), x.square().mean(dim=0)),
+        "square first, then take the mean of the products; you square the product of the means of delta and x": 0.5
+        * (W * torch.outer(delta.mean(dim=0), x.mean(dim=0))).square(),
         "the factor 1/2 is missing": 2 * right,
         "take the mean over the examples; you take the sum": n * right,
         "take the mean over the examples; you take the sum, and the factor 1/2 is missing": 2 * n * right,
         "divide by the number of examples, not of outputs": right * n / outputs,
         "divide by the number of examples, not of inputs": right * n / inputs,
         "the weight enters squared": right / W,
+        "the weight enters squared; you take its absolute value": right / W.abs(),
         "that is the mean square of the gradients alone: the factor W**2 / 2 is missing": mean_square,
         "that is half the mean square of the gradients: the factor W**2 is missing": 0.5 * mean_square,
         "the minus sign belongs to Taylor: squares raise the loss": -right,

@@ -110,8 +110,8 @@ def scores_measured(
         for place, weight in enumerate(mark):
             look = {"markerfacecolor": "white", "markeredgewidth": 1.8, "markersize": 7}
             ax.plot(x[weight], y[weight], "s", color=_VERMILION, **look)
-            offset = (7, 5) if place % 2 == 0 else (7, -13)
-            ax.annotate(str(weight), (x[weight], y[weight]), offset, textcoords="offset points", fontsize=10)
+            text = {"textcoords": "offset points", "ha": "right", "fontsize": 10}
+            ax.annotate(str(weight), (x[weight], y[weight]), (-7, 5 if place % 2 == 0 else -13), **text)
     axes[0].set_ylabel("measured change of the loss")
     if equal:
         axes[0].legend(handles=axes[0].get_lines()[:1], labels=["prediction = measurement"], loc="lower right")
