@@ -55,6 +55,12 @@ def test_a_large_matrix_has_a_color_bar_in_place_of_numbers():
     assert len(figures.matrix(W).figure.axes) == 1
 
 
+def test_the_color_bar_of_values_without_a_sign_starts_at_zero():
+    values = torch.linspace(-1, 1, 400).view(20, 20)
+    for shown, ends in ((values, (-1, 1)), (values.abs(), (0, 1))):
+        assert figures.matrix(shown).figure.axes[1].get_ylim() == pytest.approx(ends)
+
+
 def test_scores_and_mask_are_those_of_the_package():
     scores = torch.tensor([[0.3, -0.2, 0.9, 0.1], [-0.5, 0.7, 0.4, -0.8]])
     left, right = figures.scores_and_mask(scores, 0.375)

@@ -44,19 +44,26 @@ def test_errors_of_masks_refuse_what_does_not_fit(errors, marked, message):
         figures.errors_of_masks(errors, marked)
 
 
+def starting(ax, label):
+    (found,) = (drawn for drawn in ax.get_lines() if str(drawn.get_label()).startswith(f"{label}: "))
+    return found
+
+
 def test_decided_before_tells_who_changed_sides():
     before = torch.tensor([[0.1, -0.9, 0.4], [0.5, -0.2, 0.05]])
     after = torch.tensor([[0.1, -0.8, 0.6], [0.45, -0.2, 0.0]])
     given = plt.subplots()[1]
     ax = figures.decided_before(before, after, 1 / 3, given)
     assert ax is given
-    np.testing.assert_allclose(line(ax, "kept before and after").get_xydata(), [(-0.9, -0.8)], rtol=1e-6)
-    np.testing.assert_allclose(sorted(line(ax, "changed sides").get_xdata()), [0.4, 0.5], rtol=1e-6)
-    assert len(line(ax, "pruned before and after").get_xdata()) == 3
+    np.testing.assert_allclose(starting(ax, "kept before and after").get_xydata(), [(-0.9, -0.8)], rtol=1e-6)
+    np.testing.assert_allclose(sorted(starting(ax, "changed sides").get_xdata()), [0.4, 0.5], rtol=1e-6)
+    assert len(starting(ax, "pruned before and after").get_xdata()) == 3
     assert line(ax, "threshold q before").get_xdata() == pytest.approx([0.5, 0.5])
     bands = sorted((patch.get_x(), patch.get_x() + patch.get_width()) for patch in ax.patches)
     np.testing.assert_allclose(bands, [(-0.9, -0.1), (0.1, 0.9)], rtol=1e-5)
-    looks = {line(ax, label).get_marker() for label in ("kept before and after", "pruned before and after")}
+    assert starting(ax, "changed sides").get_label().endswith(": 2")
+    assert starting(ax, "pruned before and after").get_label().endswith(": 3")
+    looks = {starting(ax, label).get_marker() for label in ("kept before and after", "pruned before and after")}
     assert len(looks) == 2
 
 
@@ -65,8 +72,11 @@ def test_decided_before_on_random_weights_keeps_changes_inside_the_bands():
     after = before + 0.1 * torch.randn(30, 40, generator=torch.Generator().manual_seed(1)).clamp(-1, 1)
     ax = figures.decided_before(before, after, 0.2)
     first, last = (masks.top_v(weights.abs(), 0.2) for weights in (before, after))
-    changed = np.abs(line(ax, "changed sides").get_xdata())
+    changed = np.abs(starting(ax, "changed sides").get_xdata())
     assert len(changed) == (first != last).sum() > 0
+    (inset,) = ax.child_axes
+    shown, (left, right) = inset.get_lines()[-1].get_xdata(), inset.get_xlim()
+    assert len(shown) == len(changed) and left < (shown[shown > 0].min() + shown[shown > 0].max()) / 2 < right
     low, high = (edge for edge in (ax.patches[1].get_x(), ax.patches[1].get_x() + ax.patches[1].get_width()))
     assert low < changed.min() and changed.max() < high
 

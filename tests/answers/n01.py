@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mvp_lite import masks
 from mvp_lite.masks import keep_count, top_v
 
 
@@ -54,6 +55,11 @@ def _later_wins(S: Tensor, density: float) -> Tensor:
 def _column_order(S: Tensor, density: float) -> Tensor:
     backwards = tuple(range(S.dim()))[::-1]
     return _by_sort(S.permute(backwards), density).permute(backwards)
+
+
+def _a_little_less(S: Tensor, density: float) -> Tensor:
+    s = S.reshape(-1) - 1e-9 * torch.arange(S.numel())
+    return (s >= s.sort(descending=True).values[keep_count(len(s), density) - 1]).reshape(S.shape)
 
 
 def _in_place(S: Tensor, density: float) -> Tensor:
@@ -143,6 +149,8 @@ WRONG: dict[str, dict[str, Callable[..., Any]]] = {
         "flat": lambda S, density: _by_sort(S.reshape(-1), density),
         "float mask": lambda S, density: _by_sort(S, density).double(),
         "changes its input": _in_place,
+        "the package's": lambda S, density: masks.top_v(S, density),
+        "a little less for each place": _a_little_less,
     },
     "1.2": {
         "stub": lambda *a: None,
@@ -158,6 +166,7 @@ WRONG: dict[str, dict[str, Callable[..., Any]]] = {
         "divided": lambda W, X, density: top_v(W.abs() / X.square().mean(dim=0).sqrt(), density),
         "lowest stay": lambda W, X, density: top_v(-W.abs() * X.square().mean(dim=0).sqrt(), density),
         "transposed": lambda W, X, density: _aware(W, X, density).T,
+        "pruned for kept": lambda W, X, density: ~_aware(W, X, density),
         "score for mask": lambda W, X, density: W.abs() * X.square().mean(dim=0).sqrt(),
         "float mask": lambda W, X, density: _aware(W, X, density).double(),
         "one input only": lambda W, X, density: top_v(W.abs() * X[0].abs(), density),

@@ -130,7 +130,9 @@ def _heat(
         ax.plot(column + ends, row + ends, "-", color=_FAINT, linewidth=1.2)
     size = _text_size(ax, values.shape, len(f"{-largest:.{digits}f}"))
     if size < _SMALLEST_TEXT:
-        ax.figure.colorbar(picture, ax=ax, shrink=0.8)
+        bar = ax.figure.colorbar(picture, ax=ax, shrink=0.8)
+        if scale.min() >= 0:
+            bar.ax.set_ylim(0, largest)  # no colors for values that cannot occur
         return
     for place, value in np.ndenumerate(values):
         text = f"{value.round(digits) + 0.0:.{digits}f}".replace("-", "−")

@@ -61,7 +61,7 @@ def decided_before(before: torch.Tensor, after: torch.Tensor, density: float, ax
     """Each weight of one matrix as a dot, pretrained to the right and fine-tuned upwards; does magnitude keep it?
 
     Dashed lines are the threshold before, the k-th largest magnitude q. The shaded bands reach 2 delta to either side,
-    with delta the largest move: no weight outside them can change sides.
+    with delta the largest move: no weight outside them can change sides. The inset shows what happens at the upper one.
 
     Args:
         before, after: pretrained and fine-tuned weights, of one shape.
@@ -76,17 +76,25 @@ def decided_before(before: torch.Tensor, after: torch.Tensor, density: float, ax
     threshold = float(np.sort(np.abs(x), axis=None)[-keep_count(x.size, density)])
     reach = 2 * float(np.abs(y - x).max())
     ax = plt.subplots(figsize=(6.0, 4.6), layout="constrained")[1] if ax is None else ax
+    inset = ax.inset_axes((0.63, 0.07, 0.35, 0.42))
     for side in (-1, 1):
         low, high = sorted((side * max(0.0, threshold - reach), side * (threshold + reach)))
         line, band = ("threshold q before", "within 2δ of it") if side > 0 else (None, None)
-        ax.axvline(side * threshold, color=_BLACK, linestyle="--", linewidth=1.2, label=line)
-        ax.axvspan(low, high, color=_VERMILION, alpha=0.16, linewidth=0, zorder=0, label=band)
+        for panel in (ax, inset):
+            panel.axvline(side * threshold, color=_BLACK, linestyle="--", linewidth=1.2, label=line)
+            panel.axvspan(low, high, color=_VERMILION, alpha=0.16, linewidth=0, zorder=0, label=band)
     for which, label, marker, color, size in (
         (~first & ~last, "pruned before and after", ".", _PALE, 3.0),
         (first & last, "kept before and after", "s", _BLUE, 3.5),
         (first != last, "changed sides", "x", _BLACK, 4.5),
     ):
-        ax.plot(x[which], y[which], marker, color=color, markersize=size, label=label, linestyle="none")
+        name = f"{label}: {np.count_nonzero(which)}"
+        ax.plot(x[which], y[which], marker, color=color, markersize=size, label=name, linestyle="none")
+        inset.plot(x[which], y[which], marker, color=color, markersize=size, linestyle="none")
+    near = 1.15 * max(reach / 2, 1e-3 * threshold)
+    inset.set(xlim=(threshold - near, threshold + near), ylim=(threshold - near, threshold + near))
+    inset.set_title("around q", fontsize=9)
+    inset.tick_params(labelsize=7)
     ax.set_xlabel("pretrained weight")
     ax.set_ylabel("fine-tuned weight")
     ax.figure.legend(loc="outside lower center", ncols=2, markerscale=1.6)
