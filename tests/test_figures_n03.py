@@ -25,7 +25,7 @@ def test_the_graph_names_its_steps_and_tells_them_apart_without_color():
 def test_the_slope_is_drawn_through_the_point_and_the_stair_has_gaps():
     m, s = np.linspace(0, 1, 11), np.linspace(-1, 1, 21)
     stair = np.where(s > 0.55, 3.0, 2.0)
-    left, right = figures.slope_and_stair(m, 2 - 0.5 * m + m**2, s, stair, (0.0, 0.1), -0.5)
+    left, right = figures.loss_by_mask_and_score(m, 2 - 0.5 * m + m**2, s, stair, (0.0, 0.1), -0.5)
     np.testing.assert_allclose(line(left, "loss").get_ydata(), 2 - 0.5 * m + m**2)
     np.testing.assert_allclose(line(left, "slope −0.5").get_ydata(), 2 - 0.5 * m)
     np.testing.assert_allclose(line(right, "slope −0.5").get_ydata(), 2 - 0.5 * (s - 0.1))
@@ -34,10 +34,10 @@ def test_the_slope_is_drawn_through_the_point_and_the_stair_has_gaps():
     assert [np.unique(part.get_ydata()).tolist() for part in parts] == [[2.0], [3.0]], "flat on both sides of the jump"
     (jump,) = [drawn for drawn in right.get_lines() if drawn.get_linestyle() == ":"]
     assert sorted(jump.get_ydata()) == [2.0, 3.0]
-    flat = figures.slope_and_stair(m, m, s, np.ones(21), (0.0, 0.0), 1.0)[1]
+    flat = figures.loss_by_mask_and_score(m, m, s, np.ones(21), (0.0, 0.0), 1.0)[1]
     assert not [drawn for drawn in flat.get_lines() if drawn.get_linestyle() == ":"]
     with pytest.raises(ValueError, match=r"score_loss has shape \(3,\), expected \(21,\)"):
-        figures.slope_and_stair(m, m, s, [1.0, 2.0, 3.0], (0.0, 0.0), 1.0)
+        figures.loss_by_mask_and_score(m, m, s, [1.0, 2.0, 3.0], (0.0, 0.0), 1.0)
 
 
 def test_one_weight_over_the_steps_of_a_run():

@@ -184,6 +184,10 @@ WRONG = {
         "mask forgotten": _step(lambda W, S, G, M, lr, score_lr: (W - lr * G, S - score_lr * G * W)),
         "weights zeroed": _step(lambda W, S, G, M, lr, score_lr: ((W - lr * G) * M, S - score_lr * G * W)),
         "sign": _step(lambda W, S, G, M, lr, score_lr: (W - lr * G * M, S + score_lr * G * W)),
+        "doubled": _step(lambda W, S, G, M, lr, score_lr: (W - 2 * lr * G * M, S - 2 * score_lr * G * W)),
+        "mean of outputs": _step(
+            lambda W, S, G, M, lr, score_lr: (W - lr / len(W) * G * M, S - score_lr / len(W) * G * W)
+        ),
         "one learning rate": _step(lambda W, S, G, M, lr, score_lr: (W - lr * G * M, S - lr * G * W)),
         "W stepped first": _step(lambda W, S, G, M, lr, score_lr: ((new := W - lr * G * M), S - score_lr * G * new)),
         "exchanged": _step(lambda W, S, G, M, lr, score_lr: (S - score_lr * G * W, W - lr * G * M)),

@@ -135,7 +135,7 @@ def _(S, M, step_function, claimed, nudge, W, x, loss_of):
     assert not nudge(lambda scores: loss_of((W * masks.top_v(scores, 2 / 3)) @ x), S).any()
 
 
-@claims.claim("In the package the decision is one line, the last one")
+@claims.claim("In the package the decision is the last line")
 def _(S, M):
     source = inspect.getsource(masks.TopV)
     assert "return top_v(scores, density).to(scores.dtype)" in source and "return grad, None" in source
@@ -166,7 +166,7 @@ def _():
     assert S.grad[2] < 0.001, "the gradient of a very high score nearly vanishes"
 
 
-@claims.claim("It rejects the scores alone. It measures six zeros, Eq. (3.6), and autograd reports", above=True)
+@claims.claim("It rejects only the scores. It measures six zeros, Eq. (3.6), and autograd reports", above=True)
 def _(cases, G, W):
     agrees = {}
     for name, (loss, at) in cases.items():
@@ -219,7 +219,7 @@ def _(pencil_layer, loss_of, x, M, G, W):
     assert (layer.weight.grad[M == 0] == 0).all() and near(layer.scores.grad, G * W)
 
 
-@claims.claim("Plain SGD alone freezes a pruned weight", above=True)
+@claims.claim("Only plain SGD freezes a pruned weight", above=True)
 def _(optimizers, pruned_weights_moved):
     moved = {name: pruned_weights_moved(make) for name, make in optimizers.items()}
     assert moved == {"plain SGD": 0, "SGD with momentum": 2, "SGD with weight decay": 2, "Adam": 2}
@@ -255,6 +255,18 @@ def _(history):
 def _(losses, M_t):
     for step in (M_t[:, 1, 2] == 0).nonzero().flatten().tolist():
         assert losses[step] > losses[step - 1] and losses[step] > losses[step + 1]
+
+
+@claims.claim("and also in step 7, where (1, 3) leaves and (2, 1) returns")
+def _(losses, M_t):
+    assert losses[7] > 10 * losses[6]
+    assert (M_t[7] - M_t[6]).tolist() == [[0, 0, -1], [1, 0, 0]]
+
+
+@claims.claim("In fact it jumps *up*, to 0.61")
+def _(by_score, G, W):
+    assert max(by_score) == by_score[-1] and abs(by_score[-1] - 0.61) < 1e-9 and by_score[0] < 0.45
+    assert abs((G * W)[0, 2] + 0.3) < 1e-12
 
 
 @claims.claim("How often does the weight leave?")

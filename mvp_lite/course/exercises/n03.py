@@ -88,6 +88,11 @@ def _one_step(answer: Any) -> None:
                     "the loss is a mean over the batch, so its gradient is divided by the batch size": W
                     - lr * batch * G * M,
                     "this is the new S; return W first": new_S,
+                    "the gradient is half as large as it should be": W - 0.5 * lr * G * M,
+                    "the gradient is twice as large as it should be": W - 2 * lr * G * M,
+                    "the loss is summed over the outputs, not averaged": W - lr / high * G * M,
+                    "it uses the learning rate of the scores": W - score_lr * G * M,
+                    "the mask is that of the highest |W|; the scores decide": _by_magnitude(W, x, y, density, lr),
                 },
             )
             close(
@@ -100,6 +105,9 @@ def _one_step(answer: Any) -> None:
                     "the sign of the step is wrong": S + score_lr * G * W,
                     "it uses the new W: both gradients belong to the same forward pass": S - score_lr * G * new_W,
                     "it uses the learning rate of the weights": S - lr * G * W,
+                    "the gradient is half as large as it should be": S - 0.5 * score_lr * G * W,
+                    "the gradient is twice as large as it should be": S - 2 * score_lr * G * W,
+                    "the loss is summed over the outputs, not averaged": S - score_lr * G / high * W,
                     "W is missing in the gradient": S - score_lr * G,
                     "the gradient is that of the dense layer; the forward pass uses W * M": S - score_lr * dense * W,
                 },
@@ -126,9 +134,9 @@ def _fixed_step(answer: Any) -> None:
                 new_S,
                 what=f"S after step {step}",
                 mistakes={
-                    "scores of pruned weights have not changed: the weight that multiplies G is masked": S
+                    "scores of pruned weights have not changed: G, or the weight that multiplies it, is masked": S
                     - score_lr * G * W * M,
-                    "S has not changed: S = S - ... makes a new tensor, S -= ... changes the one that was given": S,
+                    "S has not changed: the function has to change the S that it is given, as S -= ... does": S,
                     "the gradient of the step before is still in layer.weight.grad": S - score_lr * (G + before) * W,
                     "it uses the new W: both gradients belong to the same forward pass": S - score_lr * G * new_W,
                     "the sign of the step is wrong": S + score_lr * G * W,
@@ -147,6 +155,12 @@ def _fixed_step(answer: Any) -> None:
                 },
             )
             W, S, before = new_W, new_S, G
+
+
+def _by_magnitude(W: Tensor, x: Tensor, y: Tensor, density: float, lr: float) -> Tensor:
+    """The new weights if the mask were that of magnitude pruning."""
+    M = masks.top_v(W.abs(), density).double()
+    return W - lr * _linear_gradient(W * M, x, y) * M
 
 
 def _linear_gradient(used: Tensor, x: Tensor, y: Tensor) -> Tensor:

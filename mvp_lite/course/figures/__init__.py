@@ -34,7 +34,7 @@ from mvp_lite.course.figures.matrices import layer_history, matrix, scores_and_m
 from mvp_lite.course.figures.mechanism import differing_states
 from mvp_lite.course.figures.movement import quadrants, survivors, trajectories, weights_leave, weights_moved
 from mvp_lite.course.figures.results import recorded_bars, score_against_density, score_by_task, score_curves
-from mvp_lite.course.figures.score_gradient import computation_graph, slope_and_stair, weight_over_steps
+from mvp_lite.course.figures.score_gradient import computation_graph, loss_by_mask_and_score, weight_over_steps
 from mvp_lite.course.figures.selection import decided_before, errors_of_masks
 from mvp_lite.course.figures.structure import group_masks, score_by_groups, speed_and_operations
 from mvp_lite.course.figures.style import METHOD_STYLE, OKABE_ITO, STYLE, save, show
@@ -66,6 +66,7 @@ __all__ = [
     "layer_history",
     "local_and_global",
     "loss_and_swaps",
+    "loss_by_mask_and_score",
     "matrix",
     "neurons_by_layer",
     "operations_by_task",
@@ -99,7 +100,6 @@ __all__ = [
     "scores_measured",
     "shares",
     "show",
-    "slope_and_stair",
     "softened",
     "speed_and_operations",
     "survivors",

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from mvp_lite.course.arguments import finite_array, same_shape
 from mvp_lite.course.figures.style import GRAY, OKABE_ITO
 
-__all__ = ["computation_graph", "slope_and_stair", "weight_over_steps"]
+__all__ = ["computation_graph", "loss_by_mask_and_score", "weight_over_steps"]
 
 _BLUE, _VERMILION = OKABE_ITO[:2]
 _MAIN, _UPPER = 1.0, 3.0  # heights of the two lines of boxes
@@ -85,7 +85,7 @@ def _arrow(ax: Axes, start: str, end: str, label: str) -> None:
     ax.annotate("", head, tail, arrowprops=options, zorder=2)
 
 
-def slope_and_stair(
+def loss_by_mask_and_score(
     mask: Any, mask_loss: Any, score: Any, score_loss: Any, now: tuple[float, float], slope: float
 ) -> NDArray[Any]:
     """The loss against one entry of a continuous mask, and against the score behind it, with one slope in both.
