@@ -151,11 +151,13 @@ def squeeze_to_density(scores: Sequence[Tensor], density: float, threshold: floa
 
 
 def _boundary(scores: Sequence[Tensor], density: float) -> tuple[int, Tensor, Tensor] | None:
-    """How many scores of the pool stay, the lowest of them, and the highest of the others; None if all stay."""
+    """How many scores of the pool stay, the lowest of them, and the highest of the others; None at density 1."""
     pool = torch.cat([S.reshape(-1) for S in scores])
     count = keep_count(pool.numel(), density)
-    if count == pool.numel():
+    if density == 1.0:
         return None
+    if count == pool.numel():  # by rounding: all must pass
+        return count, pool.min(), pool.min() - 1.0
     kept = top_k(pool, count)
     lowest_kept, next_below = pool[kept].min(), pool[~kept].max()
     if bool(lowest_kept == next_below) and int((pool == lowest_kept).sum()) > count / 100:

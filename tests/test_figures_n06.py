@@ -29,6 +29,8 @@ def test_scores_on_both_sides_of_the_threshold_are_counted():
     assert not start.get_lines() and line(end, "threshold").get_xdata()[0] == pytest.approx(math.log(1 / 9))
     first, last = (next(bar for bar in ax.patches[::step] if bar.get_height()) for ax, step in ((end, 1), (end, -1)))
     assert (first.get_x(), last.get_x() + last.get_width()) == pytest.approx((-8, 6)), "outliers in the outermost bars"
+    threshold, tallest = line(end, "threshold"), max(bar.get_height() for bar in end.patches)
+    assert threshold.get_zorder() < end.patches[0].get_zorder() and tallest < 0.9 * end.get_ylim()[1]
     assert end.get_xlim() == start.get_xlim() and end.get_ylim() == start.get_ylim()
 
 

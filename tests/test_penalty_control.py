@@ -29,6 +29,14 @@ def test_a_shift_at_full_density_moves_nothing():
     assert torch.equal(scores[0], before)
 
 
+@pytest.mark.parametrize("move", [shift_to_density, squeeze_to_density])
+def test_a_density_that_rounds_to_all_scores_prunes_none(move):
+    scores = [torch.linspace(-3, 3, 1200, dtype=torch.float64)]
+    assert move(scores, 0.9999, 0.1) == 1200
+    assert int((scores[0].sigmoid() > 0.1).sum()) == 1200
+    assert bool((scores[0].diff() > 0).all())
+
+
 @pytest.mark.parametrize(("values", "kept"), [([3.0, 1.0, 1.0, 1.0, 0.9, -2.0], 4), ([0.5] * 6, 6)])
 def test_equal_scores_stay_together_and_none_is_lost(values, kept):
     """Two of six are asked for; the entries around the boundary cannot be told apart."""

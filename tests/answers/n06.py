@@ -76,6 +76,10 @@ def shift_with(place, k=keep_count):
     return shift
 
 
+def shift_rounded(count):
+    return shift_with(lambda S, ranked, k, tau: S - middle(ranked, k) + logit(tau), count)
+
+
 def shift_in_place(S, density, tau):
     return S.copy_(shift_by_sort(S, density, tau))
 
@@ -116,6 +120,17 @@ def l0_without_clip(W, S, G, u, lam):
     return G * W * 1.8 * squeezed * (1 - squeezed) + lam * P * (1 - P)
 
 
+def l0_squeezed(inside):
+    """The right gradient, but with another argument of the sigmoid in f."""
+
+    def gradient(W, S, G, u, lam):
+        squeezed, P = torch.sigmoid(inside(S, u)), expected_l0(S)
+        Z = 1.2 * squeezed - 0.1
+        return G * W * 1.8 * squeezed * (1 - squeezed) * (Z > 0) * (Z < 1) + lam * P * (1 - P)
+
+    return gradient
+
+
 def stub(*_):
     return None
 
@@ -145,6 +160,9 @@ WRONG = {
             new_S=lambda S, right, lr, score_lr, **_: S + (right[1] - S) * lr / score_lr
         ),
         "mask left in": step_of_scores(lambda W, G, M, s, lam, **_: G * W * M + lam * s * (1 - s)),
+        "penalty masked": step_of_scores(lambda W, G, M, s, lam, **_: G * W + M * lam * s * (1 - s)),
+        "both masked": step_of_scores(lambda W, G, M, s, lam, **_: M * (G * W + lam * s * (1 - s))),
+        "slope in the term of the loss": step_of_scores(lambda W, G, s, lam, **_: (G * W + lam) * s * (1 - s)),
         "sigma for its derivative": step_of_scores(lambda W, G, s, lam, **_: G * W + lam * s),
         "weights after the step": step_of_scores(lambda G, s, lam, right, **_: G * right[0] + lam * s * (1 - s)),
         "weight forgotten": step_of_scores(lambda G, s, lam, **_: G + lam * s * (1 - s)),
@@ -167,9 +185,10 @@ WRONG = {
             lambda S, ranked, k, tau: S - (0.1 * ranked[k - 1] + 0.9 * ranked[k]) + logit(tau)
         ),
         "off by one": shift_with(lambda S, ranked, k, tau: S - middle(ranked, k + 1) + logit(tau)),
-        "rounded down": shift_with(
-            lambda S, ranked, k, tau: S - middle(ranked, k) + logit(tau), lambda n, v: max(1, int(v * n))
-        ),
+        "rounded down": shift_rounded(lambda n, v: max(1, int(v * n))),
+        "rounded up": shift_rounded(lambda n, v: math.ceil(v * n)),
+        "rounded to even": shift_rounded(lambda n, v: max(1, round(v * n))),
+        "none kept": shift_rounded(lambda n, v: math.floor(v * n + 0.5)),
         "the lowest": shift_with(lambda S, ranked, k, tau: S - middle(ranked.flip(0), k) + logit(tau)),
         "scaled": lambda S, density, tau: 2 * shift_by_sort(S, density, tau) - logit(tau),
         "in place": shift_in_place,
@@ -191,6 +210,13 @@ WRONG = {
         "mean for sum": l0_with(lambda W, S, G, M, f, P, s, lam: G * W * f + lam * P * (1 - P) / S.numel()),
         "lambda forgotten": l0_with(lambda W, S, G, M, f, P, s, lam: G * W * f + P * (1 - P)),
         "penalty upwards": l0_with(lambda W, S, G, M, f, P, s, lam: G * W * f - lam * P * (1 - P)),
+        "penalty times f": l0_with(lambda W, S, G, M, f, P, s, lam: (G * W + lam * P * (1 - P)) * f),
+        "penalty times M": l0_with(lambda W, S, G, M, f, P, s, lam: G * W * f + M * lam * P * (1 - P)),
+        "penalty of open gates": l0_with(lambda W, S, G, M, f, P, s, lam: G * W * f + lam * P * (1 - P) * (M > 0)),
+        "noise forgotten": l0_squeezed(lambda S, u: 1.5 * S),
+        "temperature forgotten": l0_squeezed(lambda S, u: u.logit() + S),
+        "test-time gate": l0_squeezed(lambda S, u: S),
+        "u for its log-odds": l0_squeezed(lambda S, u: 1.5 * (u + S)),
         "the step": lambda *a: -l0_closed(*a),
         "printed log": lambda W, S, G, u, lam: l0_closed(W, S.log(), G, u, lam),
         "transposed": lambda *a: l0_closed(*a).T,

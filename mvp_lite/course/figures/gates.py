@@ -55,12 +55,14 @@ def scores_and_threshold(frames: Sequence[Mapping[str, Any]]) -> NDArray[Any]:
             [shown[~kept], shown[kept]], bins, stacked=True, color=["white", _BLUE], hatch=["/////", ""],
             edgecolor=[_VERMILION, _BLUE], linewidth=0.6, label=["pruned", "kept"],
         )  # fmt: skip
-        if tau > 0.0:
-            ax.axvline(max(place, _REACH[0]), color="#000000", linestyle="--", linewidth=1.4, label="threshold")
+        if tau > 0.0:  # behind the bars, so that it hides none; it stands out above them
+            line = {"color": "#000000", "linestyle": "--", "linewidth": 1.4, "zorder": 0.5}
+            ax.axvline(max(place, _REACH[0]), label="threshold", **line)
         ax.set_title(f"step {frame['step']}: {kept.sum()} of {kept.size} kept")
         ax.set_xlabel("score S")
         ax.grid(visible=False)
     axes[0].set_ylabel("number of weights")
+    axes[0].set_ylim(0, 1.15 * axes[0].get_ylim()[1])
     shared_legend(axes[::-1], "outside lower center", 3)
     return axes
 
