@@ -1,6 +1,7 @@
 """Figures of swaps draw the data they are given."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from drawn import line
@@ -71,3 +72,23 @@ def test_race_marks_where_the_second_overtakes():
         figures.race({"one": [1.0]})
     with pytest.raises(ValueError, match=r"scores\['two'\] has shape \(1,\), expected \(2,\)"):
         figures.race({"one": [1.0, 2.0], "two": [1.0]})
+
+
+def test_matrix_labels_count_from_one_if_asked():
+    for first in (0, 1):
+        ax = figures.matrix([[0.5, 1.5, -1.0], [0.1, 0.2, 0.3]], first=first)
+        ax.figure.canvas.draw()
+        shown = {tick.get_position()[0]: tick.get_text() for tick in ax.get_xticklabels()}
+        assert [shown[place] for place in range(3)] == [str(place + first) for place in range(3)]
+    with pytest.raises(ValueError, match="first=2: must be 0 or 1"):
+        figures.matrix([[1.0]], first=2)
+
+
+def test_differing_states_marks_steps_and_the_reach_of_rounding():
+    rows = [("movement", 0.1, step, "between", 0, value) for step, value in ((5, 0.5), (9, 1e-9))]
+    table = pd.DataFrame(rows, columns=["recipe", "density", "step", "quantity", "layer", "value"])
+    ax = figures.differing_states(table, {"run": ("movement", 0.1)}, marks={7: "95 % kept"}, rounding=1e-8)
+    assert [text.get_text() for text in ax.texts] == ["rounding", "95 % kept"]
+    assert list(ax.get_lines()[1].get_xdata()) == [7, 7]
+    (shade,) = ax.patches
+    assert shade.get_y() + shade.get_height() == pytest.approx(1e-8)

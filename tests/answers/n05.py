@@ -117,6 +117,26 @@ def no_step_of_the_scores(lr: float) -> Layer:
     return W, S, x, y
 
 
+def fixed_lead(lr: float) -> Layer:
+    W, S, x, y = bad_swap(lr)
+    S[1, 0] = -1e-7
+    return W, S, x, y
+
+
+def overflow(lr: float) -> Layer:
+    W, S, x, y = bad_swap(lr)
+    W = W.double()
+    W[1, 0] = 1e200
+    return W, S, x, y
+
+
+def twin(lr: float) -> Layer:
+    """What enters does for the second output what the other one did for the first: the loss stays."""
+    W = torch.tensor([[1.0, 0.0, 0.0], [1.0, 0.0, 0.0]])
+    S = torch.tensor([[0.0, -1.0, -1.0], [-lr / 2, -1.0, -1.0]])
+    return W, S, torch.tensor([1.0, 0.0, 0.0]), torch.tensor([1.0, 1.0])
+
+
 def not_a_number(lr: float) -> Layer:
     W, S, x, y = bad_swap(lr)
     return W / 0.0, S, x, y
@@ -160,7 +180,9 @@ WRONG: dict[str, dict[str, Callable[..., Any]]] = {
         "weight forgotten": lambda G, W, S, R, tau: ((R > tau).double() - (S > tau).double()) * G,
         "summed": lambda *a: bill(*a).sum(),
         "transposed": lambda *a: bill(*a).T,
-        "sigmoid of the scores": lambda G, W, S, R, tau: bill(G, W, S.sigmoid(), R.sigmoid(), tau),
+        "weight alone": lambda G, W, S, R, tau: ((R > tau).double() - (S > tau).double()) * W,
+        "mask of the sigmoid": lambda G, W, S, R, tau: bill(G, W, S.sigmoid(), R.sigmoid(), tau),
+        "reversed rule": lambda G, W, S, R, tau: ((R < tau).double() - (S < tau).double()) * G * W,
         "absolute scores": lambda G, W, S, R, tau: bill(G, W, S.abs(), R.abs(), tau),
         "in place": bill_in_place,
     },
@@ -178,6 +200,9 @@ WRONG: dict[str, dict[str, Callable[..., Any]]] = {
         "the changes instead of the layer": lambda lr: -4.0,
         "a mask in place of scores": lambda lr: (bad_swap(lr)[0], bad_swap(lr)[1] == 0, *bad_swap(lr)[2:]),
         "lists": lambda lr: [tensor.tolist() for tensor in bad_swap(lr)],
+        "a fixed lead": fixed_lead,
+        "overflow": overflow,
+        "one fit for another": twin,
         "not a number": not_a_number,
     },
 }

@@ -1,10 +1,12 @@
 """Notebook 05: planted errors in the argument of Appendix A.1; what is said of swaps, of runs and of pictures."""
 
+import pandas as pd
 import torch
 from in_notebook import Claims
 
 import mvp_lite as mvp
 from mvp_lite.course import swaps
+from mvp_lite.experiments.probes import between_inputs
 
 claims = Claims()
 
@@ -171,7 +173,7 @@ def _(G8, W8, S8, S8_next, E, L):
     assert ((G8 * W8)[E][:, None] <= (G8 * W8)[L][None, :]).all()
 
 
-@claims.claim("makes 4,000 random layers of 6 × 6 weights")
+@claims.claim("draws 4,000 random layers of 6 × 6 weights")
 def _(covered):
     W, S, x, y = swaps.draw()
     assert W.shape == S.shape == (4000, 6, 6) and x.shape == y.shape == (4000, 6, 1)
@@ -187,7 +189,7 @@ def _(covered, shares):
         assert (changes.first <= 0).all() and torch.allclose(changes.first, changes.true)
 
 
-@claims.claim("With small weights nearly all goes well. With large weights about one swap in six", above=True)
+@claims.claim("With small weights almost every swap is harmless. With large weights about one swap in six", above=True)
 def _(shares):
     assert all(share > 0.99 for name, share in shares.items() if not name.endswith("scale 1"))
     assert 0.16 < 1 - shares["squared loss, scale 1"] < 0.19 and 0.95 < shares["cross-entropy, scale 1"] < 1
@@ -275,7 +277,7 @@ def _(outside, proved):
     assert all(0.4 < share < 0.92 for share in others)
 
 
-@claims.claim("For this one, it is a coin toss", above=True)
+@claims.claim("For this one it is a coin toss, because our examples are independent", above=True)
 def _(outside):
     assert abs(outside["top 5, another example"] - 0.5) < 0.04
 
@@ -329,7 +331,34 @@ def _(losses):
     assert abs(losses[184] - losses[183] - 4.18) < 0.005 and abs(losses[185] - losses[183]) < 1e-6
 
 
+@claims.claim("So the swaps keep their pace almost to the end", above=True)
+def _(W, S, step, run, jumps):
+    """Also over twice as many steps; the lead won at a swap is that of one step, 0.09 at the learning rate 0.01."""
+    assert len(jumps) == 27 and jumps[-1] == 798 and (jumps[1:] - jumps[:-1]).max() <= 40
+    W_t, S_t, last = W, S, 0
+    for t in range(1600):
+        W_t, S_t, loss = step(W_t, S_t, 0.01 * (1 - t / 1600))
+        last = t if loss > 4 else last
+    assert last > 1560
+
+
 # Gap 4: recorded runs
+
+
+@claims.claim("with means over 128 sentences")
+def _():
+    table = pd.read_csv(mvp.data_path("results", "mechanism_sst2.csv"))
+    assert (table["batch_size"] * table["batches"] == 128).all()
+    h = torch.tensor([[1.0, 2.0], [3.0, 2.0]])
+    assert abs(between_inputs(h) - 1 / (0.5 * (5 + 13))) < 1e-12
+
+
+@claims.claim("The runs trained in bfloat16 autocast")
+def _(recorded, runs):
+    table = pd.read_csv(mvp.data_path("results", "mechanism_sst2.csv"))
+    assert (table["precision"] == "bf16 autocast").all()
+    ten = _last_layer(recorded, runs["movement, 10 % kept"])
+    assert ten.index[ten < 1e-13].tolist() == [110, 155, 200] and (ten[[110, 155, 200]] > 1e-14).all()
 
 
 def _last_layer(recorded, run, quantity="between"):
@@ -351,7 +380,7 @@ def _(recorded, runs):
     assert three[350] > 0.5, "they come back"
 
 
-@claims.claim("and the run ends at chance level", above=True)
+@claims.claim("and the run ends with 56 % right", above=True)
 def _(recorded, runs):
     score, baseline = (
         _last_layer(recorded, runs["movement, 10 % kept"], quantity)[500] for quantity in ("score", "baseline")
@@ -366,7 +395,7 @@ def _(recorded):
     assert round(removed["actual_scores"], 2) == 0.69 and abs(removed["actual_random"]) < 0.04
 
 
-@claims.claim("the run at 10 % has 69 % of the held-out sentences right", above=True)
+@claims.claim("the run at 10 % gets 69 % of the held-out sentences right", above=True)
 def _(recorded):
     assert round(_last_layer(recorded, ("movement, centered", 0.1), "score")[500]) == 69
 
@@ -388,4 +417,4 @@ def _(shares):
 
 @claims.claim('course.exercises.check("5.3", bad_swap)')
 def _(bad_swap):
-    assert all(swaps.step(*bad_swap(lr), lr).first < 0 for lr in (0.1, 1e-3, 1e-5))
+    assert all(swaps.step(*bad_swap(lr), lr).first < 0 for lr in (0.1, 1e-3, 1e-9))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -56,10 +57,12 @@ def _second_order(answer: Call) -> None:
 
 @exercise("5.2")
 def _bill(answer: Call) -> None:
-    for seed, (shape, tau) in enumerate([((2, 3), 0.2), ((5, 4), -0.3), ((4, 7), 0.0)]):
+    for seed, (shape, tau) in enumerate([((3, 4), 0.2), ((5, 4), -0.3), ((4, 7), 0.0)]):
         G, W, S, noise = normal(4, *shape, seed=seed)
         S_next = S + 1.5 * noise  # any step, so that some flips raise the loss
-        S.view(-1)[0], S_next.view(-1)[0] = tau, tau + 1.0  # equal to the threshold is not above it
+        # one of each kind: enters and leaves at the threshold, enters, leaves, stays, enters from far below
+        S.view(-1)[:6] = tau + torch.tensor([0.0, 1.0, -0.4, 0.5, 0.3, -3.0], dtype=torch.float64)
+        S_next.view(-1)[:6] = tau + torch.tensor([1.0, 0.0, 0.6, -0.3, 0.8, 0.7], dtype=torch.float64)
         expected = torch.zeros(shape, dtype=torch.float64)
         for m in range(shape[0]):
             for n in range(shape[1]):
@@ -68,27 +71,31 @@ def _bill(answer: Call) -> None:
                 elif S_next[m, n] <= tau < S[m, n]:
                     expected[m, n] = -G[m, n] * W[m, n]
         old, new = (S > tau).double(), (S_next > tau).double()
+
+        def costs(before: Tensor, after: Tensor, product: Tensor = G * W) -> Tensor:
+            return (after.double() - before.double()) * product
+
         got = call(answer, G, W, S, S_next, tau)
         close(
             got,
             expected,
-            what=f"the costs of a step on {shape[0]} x {shape[1]} weights",
+            what=f"the matrix of costs of a step on {shape[0]} x {shape[1]} weights",
             mistakes={
+                "a mask is 1 above the threshold; at the threshold it is 0": costs(S >= tau, S_next >= tau),
+                "the mask is S > tau, not |S| > tau": costs(S.abs() > tau, S_next.abs() > tau),
+                "the mask is S > tau; the sigmoid of S comes in notebook 06": costs(
+                    S.sigmoid() > tau, S_next.sigmoid() > tau
+                ),
+                "the mask is S > tau; S < tau is the reversed rule": costs(S < tau, S_next < tau),
                 "the sign is wrong: an entry that enters costs G W, one that leaves costs -G W": -expected,
                 "the sign of leaving entries is wrong: they cost -G W": (new - old).abs() * G * W,
                 "entries that leave are missing": (1 - old) * new * G * W,
                 "entries that enter are missing": -old * (1 - new) * G * W,
                 "entries that stay cost nothing: count only changes of the mask": new * G * W,
-                "a mask is 1 above the threshold; at the threshold it is 0": (
-                    (S_next >= tau).double() - (S >= tau).double()
-                )
-                * G
-                * W,
-                "costs keep their signs: the sum of |G W| holds for plain gradient descent alone": -(
-                    (new - old) * G * W
-                ).abs(),
+                "costs keep their signs: the sum of |G W| holds for plain gradient descent alone": -expected.abs(),
                 "this uses the change of the scores, expected the change of the mask": (S_next - S) * G * W,
                 "the cost of a flip is G W, not G": (new - old) * G,
+                "the cost of a flip is G W, not W": (new - old) * W,
             },
         )
 
@@ -96,7 +103,7 @@ def _bill(answer: Call) -> None:
 @exercise("5.3")
 def _bad_swap(answer: Call) -> None:
     shapes = {"W": (2, 3), "S": (2, 3), "x": (3,), "y": (2,)}
-    for lr in (0.1, 1e-3, 1e-5):
+    for lr in (0.1, 1e-3, 1e-5, 1e-9):
         got = call(answer, lr)
         if not isinstance(got, tuple | list) or len(got) != 4:
             raise WrongAnswer(f"expected four tensors, W, S, x and y; got {type(got).__name__}")
@@ -106,6 +113,13 @@ def _bad_swap(answer: Call) -> None:
         )
         swap = step(W, S, x, y, lr)
         words = f"with lr={lr:g}"
+        if not (math.isfinite(swap.first) and math.isfinite(swap.true)):
+            raise WrongAnswer(f"{words} the loss is too large for a floating-point number: choose smaller numbers")
+        if swap.leaves != swap.enters and swap.true >= 1.0:
+            continue
+        exchanged = step(S, W, x, y, lr)
+        if exchanged.leaves != exchanged.enters and exchanged.true >= 1.0:
+            raise WrongAnswer("W and S are exchanged: return W, S, x, y in this order")
         if swap.leaves == swap.enters:
             G = torch.outer((W * top_v(S, 1 / 6)) @ x - y, x)
             lead = (S - lr * G * W).flatten().topk(2).values
@@ -115,9 +129,10 @@ def _bad_swap(answer: Call) -> None:
                 f"{(lead[0] - lead[1]).item():.3g}; a score moves by lr times G W, so the lead before the step must "
                 "shrink with lr"
             )
-        if not swap.true >= 1.0:
-            verb = "rises" if swap.true > 0.0 else "falls"
-            raise WrongAnswer(
-                f"{words} the loss {verb} by {abs(swap.true):.3g}: {swap.first:.3g} to first order and "
-                f"{swap.true - swap.first:+.3g} from the jump of the outputs; expected a rise of at least 1"
-            )
+        change = (
+            f"{'rises' if swap.true > 0.0 else 'falls'} by {abs(swap.true):.3g}" if swap.true else "does not change"
+        )
+        raise WrongAnswer(
+            f"{words} the loss {change}: {swap.first:.3g} to first order and "
+            f"{swap.true - swap.first:+.3g} from the jump of the outputs; expected a rise of at least 1"
+        )

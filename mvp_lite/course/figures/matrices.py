@@ -14,7 +14,7 @@ import torch
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap, Normalize
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
 
 from mvp_lite.course.arguments import finite_array, same_shape
@@ -27,18 +27,23 @@ _FAINT, _PALE = "#8C8C8C", "#E8E8E8"
 _SMALLEST_TEXT = 6.0
 
 
-def matrix(values: Any, ax: Axes | None = None, title: str = "", mask: Any | None = None, digits: int = 2) -> Axes:
+def matrix(
+    values: Any, ax: Axes | None = None, title: str = "", mask: Any | None = None, digits: int = 2, first: int = 0
+) -> Axes:
     """A small matrix as a heat map with its numbers in the cells; blue above zero, red below, white at zero.
 
     Args:
         values: the matrix, (rows, columns). A large one has a color bar in place of its numbers.
         mask: of the same shape; entries where it is false (zero) are gray and crossed out.
         digits: decimals shown; a matrix of integers has none.
+        first: number of the first row and column in the labels, 0 as in code or 1 as in formulas.
 
     Raises:
-        ValueError: values that are no finite matrix, or a mask of another shape.
+        ValueError: values that are no finite matrix, a mask of another shape, or `first` neither 0 nor 1.
     """
     table = finite_array("values", values, 2)
+    if first not in (0, 1):
+        raise ValueError(f"first={first!r}: must be 0 or 1")
     kept = np.ones(table.shape, dtype=bool) if mask is None else same_shape("mask", mask, table) != 0
     rows, columns = table.shape
     if ax is None:
@@ -46,6 +51,9 @@ def matrix(values: Any, ax: Axes | None = None, title: str = "", mask: Any | Non
         size = (max(2.2, 0.8 + cell * columns), max(1.6, 0.9 + cell * rows))
         ax = plt.subplots(figsize=size, layout="constrained")[1]
     _heat(ax, table, table, digits, faint=~kept)
+    if first:
+        for axis in (ax.xaxis, ax.yaxis):
+            axis.set_major_formatter(FuncFormatter(lambda place, _: f"{place + 1:g}"))
     ax.set_title(title)
     return ax
 
