@@ -111,7 +111,7 @@ def _(losses, kept):
     assert all(kept[t] != kept[t - 1] for t in jumps)
 
 
-@claims.claim("Our loss is smooth, our learning rate is small, our steps are plain gradient descent", above=True)
+@claims.claim("All of this holds here. Is the paper wrong?", above=True)
 def _(W, S, x, y, step):
     """The step is that of the package's layer and PyTorch's SGD."""
     for _ in range(200):
