@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from drawn import line
 from matplotlib import pyplot as plt
+from matplotlib.colors import to_rgb
 
 from mvp_lite.course import figures
 
@@ -53,3 +54,16 @@ def test_one_weight_over_the_steps_of_a_run():
     assert [ax.get_ylabel() for ax in axes] == ["weight", "score", "loss"] and axes[2].get_xlabel() == "step"
     with pytest.raises(ValueError, match=r"kept has shape \(1,\)"):
         figures.weight_over_steps(weight, score, [1], threshold, loss)
+
+
+def test_quadrants_of_rising_and_falling_scores_differ_in_print():
+    ax = figures.quadrants([[0.5, -0.3]], [[1.0, 0.8]])
+    tints = [luminance(area.get_facecolor()[0]) for area in ax.collections]
+    assert len(tints) == 4 and tints[0] == tints[2] < tints[1] - 0.05 and tints[1] == tints[3]
+    assert all(luminance((*to_rgb(text.get_color()), 1.0)) < 0.3 for text in ax.texts), "the words are dark"
+
+
+def luminance(color):
+    """Of a color on white paper, from 0 (black) to 1."""
+    *rgb, alpha = color
+    return 1 - alpha * (1 - float(np.dot(rgb, [0.299, 0.587, 0.114])))

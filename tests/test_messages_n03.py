@@ -1,10 +1,14 @@
 """The messages of the checks of notebook 03 name the mistake that was made, and no other."""
 
+import itertools
+
 import pytest
 import torch
+from test_exercises import BANKS
 
 from mvp_lite import course
-from mvp_lite.course.exercises import WrongAnswer
+from mvp_lite.course.exercises import WrongAnswer, n03
+from mvp_lite.course.exercises.tools import CHECKS
 from mvp_lite.masks import top_v
 
 
@@ -56,3 +60,36 @@ def test_a_masked_gradient_and_a_masked_weight_look_alike_and_both_are_named():
 def test_a_pair_in_place_of_a_change_in_place():
     said = message("3.3", lambda layer, S, x, y, density, lr, score_lr: (layer.weight, S - 0.1))
     assert "the function has to change the S that it is given" in said
+
+
+@pytest.mark.parametrize(
+    ("number", "name", "words"),
+    [
+        ("3.1", "kept only", "it is 0 for pruned entries"),
+        ("3.1", "rounding", "because of rounding"),
+        ("3.1", "rounding, as often found", "because of rounding"),
+        ("3.2", "mse_loss", "mse_loss takes the mean over the outputs, and has no 1/2"),
+        ("3.2", "no mean", "its gradient is divided by the batch size"),
+        ("3.2", "mean twice", "divided by the batch size twice"),
+        ("3.2", "lowest kept", "the mask keeps the lowest scores"),
+        ("3.3", "still broken", "G, or the weight that multiplies it, is masked"),
+    ],
+)
+def test_the_message_fits_the_answer_of_the_bank(number, name, words):
+    said = message(number, BANKS["n03"].WRONG[number][name])
+    assert words in said and ", or: " not in said
+
+
+@pytest.mark.parametrize("number", ["3.1", "3.2"])
+def test_no_two_mistakes_look_alike_where_they_are_first_seen(number, monkeypatch):
+    """With a right answer `close` sees the mistakes of every case, as the check would compare them."""
+    seen = []
+
+    def close(got, expected, *, mistakes, **_):
+        seen.append([expected, *mistakes.values()])
+
+    monkeypatch.setattr(n03, "close", close)
+    CHECKS[number](BANKS["n03"].RIGHT[number][0])
+    for values in seen[:2]:  # the two results of the first case
+        for a, b in itertools.combinations(values, 2):
+            assert (a - b).abs().max() > 1e-3 * torch.maximum(a.abs().max(), b.abs().max())

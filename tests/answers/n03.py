@@ -81,6 +81,12 @@ def step_in_place(W, S, x, y, density, lr, score_lr):
     return W - lr * G * M, S
 
 
+def step_mse_loss(W, S, x, y, density, lr, score_lr):
+    used = (W * masks.top_v(S, density)).requires_grad_()
+    torch.nn.functional.mse_loss(x @ used.T, y).backward()
+    return W - lr * used.grad * (used != 0), S - score_lr * used.grad * W
+
+
 def step_lowest(W, S, x, y, density, lr, score_lr):
     M = masks.top_v(-S, density)
     G = _linear(W * M, x, y)
@@ -168,6 +174,7 @@ WRONG = {
         "no gradient": lambda S, density: _mask(S, density),
         "detached": lambda S, density: mask_added(S, density).detach(),
         "rounding": lambda S, density: _mask(S, density) + S - S.detach(),
+        "rounding, as often found": lambda S, density: (_mask(S, density) - S).detach() + S,
         "sign": lambda S, density: _mask(S, density) - (S - S.detach()),
         "kept only": lambda S, density: _mask(S, density) * (1 + S - S.detach()),
         "kept scores": lambda S, density: _mask(S, density) * S,
@@ -195,6 +202,10 @@ WRONG = {
         "dense forward": step_dense,
         "no mean": step_no_mean,
         "lowest kept": step_lowest,
+        "mse_loss": step_mse_loss,
+        "mean twice": lambda W, S, x, y, density, lr, score_lr: step_plain(
+            W, S, x, y, density, lr / len(x), score_lr / len(x)
+        ),
         "in place": step_in_place,
     },
     "3.3": {

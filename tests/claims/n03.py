@@ -1,9 +1,11 @@
 """Notebook 03: what it says about the pencil layer, its gradients and a weight that comes back; planted errors."""
 
 import inspect
+import json
+import re
 
 import torch
-from in_notebook import Claims
+from in_notebook import ROOT, Claims
 from torch.autograd.gradcheck import GradcheckError
 
 import mvp_lite as mvp
@@ -136,11 +138,20 @@ def _(S, M, step_function, claimed, nudge, W, x, loss_of):
 
 
 @claims.claim("In the package the decision is the last line")
-def _(S, M):
+def _(S, M, G):
     source = inspect.getsource(masks.TopV)
     assert "return top_v(scores, density).to(scores.dtype)" in source and "return grad, None" in source
     assert source.rstrip().endswith("return grad, None")
     assert torch.equal(masks.TopV.apply(S, 2 / 3), M)
+    cells = json.loads((ROOT / "notebooks" / "03_gradient_of_movement_scores.ipynb").read_text())["cells"]
+    text = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+    (printed,) = re.findall(r"^```python\n(class TopV.*?)^```", text, flags=re.S | re.M)
+    copied = {"torch": torch, "top_v": masks.top_v}
+    exec(printed, copied)  # what a reader copies works
+    scores = S.clone().requires_grad_()
+    mask = copied["TopV"].apply(scores, 2 / 3)
+    mask.backward(G)
+    assert torch.equal(mask, M) and torch.equal(scores.grad, G)
 
 
 @claims.claim("The formula holds for **every** entry, kept or pruned")
@@ -267,6 +278,22 @@ def _(losses, M_t):
 def _(by_score, G, W):
     assert max(by_score) == by_score[-1] and abs(by_score[-1] - 0.61) < 1e-9 and by_score[0] < 0.45
     assert abs((G * W)[0, 2] + 0.3) < 1e-12
+
+
+@claims.claim("The dashed line in the right panel of the stair is what (3.8) claims about $S_{13}$")
+def _(right, s, pencil_layer, loss_of, x):
+    layer = pencil_layer()
+    loss_of(layer(x)).backward()
+    (dashed,) = [drawn for drawn in right.get_lines() if drawn.get_linestyle() == "--"]
+    slope = float(layer.scores.grad[0, 2])
+    assert abs(slope + 0.3) < 1e-12 and near(torch.from_numpy(dashed.get_ydata()), 0.445 + slope * (s - 0.1))
+
+
+@claims.claim("$M$ is no factor, it enters only through $G$")
+def _(W, M, S, x, y):
+    other = masks.top_v(S + torch.tensor([[0.0, 0.0, 0.25], [0.0, 0.0, -0.5]]), 2 / 3)  # (1, 3) in place of (2, 3)
+    before, after = (torch.outer((W * mask) @ x - y, x)[1, 2] for mask in (M, other))
+    assert abs(before - 2.4) < 1e-12 and abs(after + 3) < 1e-12, "another mask, another G"
 
 
 @claims.claim("How often does the weight leave?")

@@ -37,8 +37,6 @@ def _straight_through(answer: Any) -> None:
                 "0 and 1 are exchanged": 1.0 - expected,
             },
         )
-        if not torch.equal(got.detach().to(expected.dtype), expected):
-            raise WrongAnswer("the mask is not exactly 0 or 1 because of rounding. In which order are the terms added?")
         if not got.requires_grad:
             raise WrongAnswer("no gradient flows from the mask to S: was everything detached?")
         (gradient,) = torch.autograd.grad(got, S, upstream.to(got.dtype), allow_unused=True)
@@ -58,6 +56,8 @@ def _straight_through(answer: Any) -> None:
                 "it is multiplied by the score: add the terms, do not multiply": upstream * values,
             },
         )
+        if not torch.equal(got.detach().to(expected.dtype), expected):
+            raise WrongAnswer("the mask is not exactly 0 or 1 because of rounding. In which order are the terms added?")
 
 
 @exercise("3.2")
@@ -71,6 +71,7 @@ def _one_step(answer: Any) -> None:
             M = masks.top_v(S, density).double()
             G = _linear_gradient(W * M, x, y)
             dense = _linear_gradient(W, x, y)
+            lowest = masks.top_v(-S, density).double()
             new_W, new_S = W - lr * G * M, S - score_lr * G * W
             what_W, what_S = f"W after step {step + 1}", f"S after step {step + 1}"
             result = call(answer, W, S, x, y, density=density, lr=lr, score_lr=score_lr)
@@ -91,6 +92,9 @@ def _one_step(answer: Any) -> None:
                     "the gradient is half as large as it should be": W - 0.5 * lr * G * M,
                     "the gradient is twice as large as it should be": W - 2 * lr * G * M,
                     "the loss is summed over the outputs, not averaged": W - lr / high * G * M,
+                    "mse_loss takes the mean over the outputs, and has no 1/2": W - 2 * lr / high * G * M,
+                    "the gradient is divided by the batch size twice": W - lr / batch * G * M,
+                    "the mask keeps the lowest scores": W - lr * _linear_gradient(W * lowest, x, y) * lowest,
                     "it uses the learning rate of the scores": W - score_lr * G * M,
                     "the mask is that of the highest |W|; the scores decide": _by_magnitude(W, x, y, density, lr),
                 },
@@ -134,7 +138,8 @@ def _fixed_step(answer: Any) -> None:
                 new_S,
                 what=f"S after step {step}",
                 mistakes={
-                    "scores of pruned weights have not changed: G, or the weight that multiplies it, is masked": S
+                    "scores of pruned weights have not changed: G, or the weight that multiplies it, is masked "
+                    "(layer.weight.grad is G * M where the forward pass multiplies layer.weight by M)": S
                     - score_lr * G * W * M,
                     "S has not changed: the function has to change the S that it is given, as S -= ... does": S,
                     "the gradient of the step before is still in layer.weight.grad": S - score_lr * (G + before) * W,
@@ -149,7 +154,7 @@ def _fixed_step(answer: Any) -> None:
                 what=f"layer.weight after step {step}",
                 mistakes={
                     "pruned weights are 0: their values are lost": W * M - lr * G * M,
-                    "it has not changed": W,
+                    "it has not changed: the function has to change layer.weight in place": W,
                     "pruned weights have changed: the gradient is masked, Eq. (3.5)": W - lr * G,
                     "it is what the forward pass used, without the step": W * M,
                 },
