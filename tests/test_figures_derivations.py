@@ -116,7 +116,7 @@ def test_trajectories_start_open_and_end_full_over_the_contours():
     def loss(w1, w2):
         return w1**2 + 4 * w2**2
 
-    path = torch.tensor([[0.9, 0.5], [0.4, 0.1], [0.1, 0.0]])
+    path = torch.tensor([[0.9, 0.5], [0.4, 0.1], [0.1, 0.05]])
     ax = figures.trajectories(loss, {"SGD": path, "Adam": path / 2}, limits=(-1, 2, -0.5, 1))
     np.testing.assert_allclose(line(ax, "SGD").get_xydata(), path)
     assert line(ax, "SGD").get_linestyle() != line(ax, "Adam").get_linestyle()

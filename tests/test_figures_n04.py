@@ -100,3 +100,14 @@ def test_paths_of_methods_have_their_looks():
     for name in ("magnitude", "movement"):
         assert line(ax, name).get_color() == figures.METHOD_STYLE[name].color
         assert line(ax, name).get_marker() == figures.METHOD_STYLE[name].marker
+
+
+def test_a_pruning_step_of_a_path_is_dotted_and_a_path_below_is_wider():
+    pruned = torch.tensor([[0.9, 0.5], [0.6, 0.4], [0.6, 0.0], [0.5, 0.0]])
+    ax = figures.trajectories(lambda w1, w2: w1**2 + w2**2, {"dense": pruned[:2], "magnitude": pruned})
+    dense, magnitude = line(ax, "dense"), line(ax, "magnitude")
+    assert dense.get_linewidth() > magnitude.get_linewidth()
+    drawn = magnitude.get_xydata()
+    assert np.isnan(drawn[2]).all() and np.allclose(np.delete(drawn, 2, axis=0), pruned)
+    (jump,) = (found for found in ax.lines if found.get_linestyle() == ":")
+    assert np.allclose(jump.get_xydata(), pruned[1:3])

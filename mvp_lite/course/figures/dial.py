@@ -11,7 +11,7 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
 from mvp_lite.course.arguments import finite_array, require_columns, same_shape
-from mvp_lite.course.figures.style import GRAY, OKABE_ITO, curve_style
+from mvp_lite.course.figures.style import OKABE_ITO, curve_style
 
 __all__ = ["dial", "score_against_dial"]
 
@@ -79,7 +79,7 @@ def score_against_dial(
     values = sorted(runs["c"].unique())
     place = {c: float(i) for i, c in enumerate(values)}
     means = runs.groupby("c")["score"].mean()
-    ax.plot(runs["c"].map(place), runs["score"], ".", color=GRAY, markersize=5, label="one run")
+    ax.plot(runs["c"].map(place), runs["score"], ".", color="0.3", markersize=6, label="one run")
     ax.plot([place[c] for c in means.index], means, label="movement from magnitude, mean", **curve_style(0))
     for index, (label, score) in enumerate((references or {}).items(), start=1):
         look = curve_style(index)

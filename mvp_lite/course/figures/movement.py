@@ -70,6 +70,8 @@ def trajectories(
 ) -> Axes:
     """Paths of two weights over the contour lines of their loss; an open marker starts a path, a full one ends it.
 
+    A weight that becomes exactly zero was pruned: that step is a thin dotted line, since no training made it.
+
     Args:
         loss: takes w1 and w2, two tensors of one shape, and returns the losses in that shape.
         paths: label -> (steps, 2), the weights after each step; a method's name gets its color, line and marker.
@@ -93,8 +95,13 @@ def trajectories(
         if points.shape[1] != 2:
             raise ValueError(f"paths[{label!r}] has shape {points.shape}, expected (steps, 2)")
         known = METHOD_STYLE.get(label)
-        look = (known.curve if known else curve_style(index)) | {"markersize": 8}
-        ax.plot(*points.T, markevery=[-1], label=label, zorder=3, **look)
+        wide = {"linewidth": 1.8 * (len(paths) - index)}  # so that a path on top of others hides none
+        look = (known.curve if known else curve_style(index)) | {"markersize": 8} | wide
+        pruned = ((points[1:] == 0) & (points[:-1] != 0)).any(axis=1)
+        trained = np.insert(points.astype(float), np.flatnonzero(pruned) + 1, np.nan, axis=0)
+        ax.plot(*trained.T, markevery=[-1], label=label, zorder=3, **look)
+        for t in np.flatnonzero(pruned):
+            ax.plot(*points[t : t + 2].T, color=look["color"], linestyle=":", linewidth=1, zorder=3)
         ax.plot(*points[:1].T, markerfacecolor="white", zorder=4, **look)
     ax.set_xlim(low1, high1)
     ax.set_ylim(low2, high2)
