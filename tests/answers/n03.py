@@ -161,6 +161,22 @@ def fixed_under_autograd(layer, S, x, y, density, lr, score_lr):
     layer.weight -= lr * layer.weight
 
 
+def step_magnitude(W, S, x, y, density, lr, score_lr):
+    M = masks.top_v(W.abs(), density).double()
+    G = ((x @ (W * M).T - y) / len(x)).T @ x
+    return W - lr * G * M, S - score_lr * G * W
+
+
+def fixed_with_a_masked_gradient(layer, S, x, y, density, lr, score_lr):
+    """The weight is dense, but its own gradient is G * M."""
+    M = masks.top_v(S, density)
+    layer.weight.grad = None
+    out = torch.nn.functional.linear(x, layer.weight * M)
+    (0.5 * (out - y).square().sum() / len(x)).backward()
+    S -= score_lr * layer.weight.grad * layer.weight.data
+    layer.weight.data -= lr * layer.weight.grad
+
+
 RIGHT = {
     "3.1": [mask_added, mask_class],
     "3.2": [step_plain, step_autograd],
@@ -191,6 +207,9 @@ WRONG = {
         "mask forgotten": _step(lambda W, S, G, M, lr, score_lr: (W - lr * G, S - score_lr * G * W)),
         "weights zeroed": _step(lambda W, S, G, M, lr, score_lr: ((W - lr * G) * M, S - score_lr * G * W)),
         "sign": _step(lambda W, S, G, M, lr, score_lr: (W - lr * G * M, S + score_lr * G * W)),
+        "halved": _step(lambda W, S, G, M, lr, score_lr: (W - 0.5 * lr * G * M, S - 0.5 * score_lr * G * W)),
+        "learning rates exchanged": _step(lambda W, S, G, M, lr, score_lr: (W - score_lr * G * M, S - lr * G * W)),
+        "mask of the magnitudes": step_magnitude,
         "doubled": _step(lambda W, S, G, M, lr, score_lr: (W - 2 * lr * G * M, S - 2 * score_lr * G * W)),
         "mean of outputs": _step(
             lambda W, S, G, M, lr, score_lr: (W - lr / len(W) * G * M, S - score_lr / len(W) * G * W)
@@ -211,6 +230,8 @@ WRONG = {
     "3.3": {
         "stub": lambda *a, **k: None,
         "still broken": fixed_still_broken,
+        "gradient masked": fixed_with_a_masked_gradient,
+        "a pair": lambda layer, S, x, y, density, lr, score_lr: (layer.weight, S - 0.1),
         "dense forward": fixed_dense,
         "a new tensor of scores": fixed_new_scores,
         "under autograd": fixed_under_autograd,
@@ -220,5 +241,30 @@ WRONG = {
         "mask forgotten": _fixed(lambda W, S, G, M, lr, score_lr: (W - lr * G, S - score_lr * G * W)),
         "W stepped first": _fixed(lambda W, S, G, M, lr, score_lr: ((new := W - lr * G * M), S - score_lr * G * new)),
         "sign": _fixed(lambda W, S, G, M, lr, score_lr: (W - lr * G * M, S + score_lr * G * W)),
+    },
+}
+
+#: Exercise -> wrong answer -> what its author reads; None: only what differs, and where.
+SAID = {
+    "3.1": {
+        "kept only": "it is 0 for pruned entries",
+        "rounding": "because of rounding",
+        "rounding, as often found": "because of rounding",
+    },
+    "3.2": {
+        "mse_loss": "mse_loss takes the mean over the outputs, and has no 1/2",
+        "mean of outputs": "the loss is summed over the outputs, not averaged",
+        "doubled": "the gradient is twice as large as it should be",
+        "halved": "the gradient is half as large as it should be",
+        "learning rates exchanged": "it uses the learning rate of the scores",
+        "mask of the magnitudes": r"the mask is that of the highest \|W\|",
+        "no mean": "its gradient is divided by the batch size",
+        "mean twice": "divided by the batch size twice",
+        "lowest kept": "the mask keeps the lowest scores",
+    },
+    "3.3": {
+        "still broken": "G, or the weight that multiplies it, is masked",
+        "gradient masked": "G, or the weight that multiplies it, is masked",
+        "a pair": "the function has to change the S that it is given",
     },
 }

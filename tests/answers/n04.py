@@ -169,3 +169,20 @@ WRONG = {
         "the error itself": lambda error: error(40, 0.01, 0.0),
     },
 }
+
+#: Exercise -> wrong answer -> what its author reads; None: only what differs, and where.
+SAID = {
+    "4.2": {
+        "loss after the step": "the loss is computed after the new masks",
+        "loss summed": "the loss is the sum",
+        "loss halved": "a factor 1/2",
+        "largest scores of either sign": r"the largest \|S\|",
+        "pruned weights set to zero": "keep W dense",
+        "score's gradient masked": "the gradient of S is masked",
+    },
+    "4.3": {
+        "a number with a point": "warmup=0.0: an integer from 0 to 41",
+        "tiny learning rate": "the mean must be below 0.06: two of the three values can stay",
+        "everything": "change more than one of the three",
+    },
+}

@@ -206,3 +206,31 @@ WRONG: dict[str, dict[str, Callable[..., Any]]] = {
         "not a number": not_a_number,
     },
 }
+
+#: Exercise -> wrong answer -> what its author reads; None: only what differs, and where.
+SAID = {
+    "5.2": {
+        "sign": "costs of .* is not right: the sign is wrong: .* costs -G W$",
+        "leaving has the sign of entering": "the sign of leaving entries is wrong: they cost -G W$",
+        "leaving forgotten": "right: entries that leave are missing$",
+        "entering forgotten": "right: entries that enter are missing$",
+        "those that stay counted": "right: entries that stay cost nothing",
+        "ties kept": "right: .* at the threshold it is 0$",
+        "always a gain": "right: costs keep their signs",
+        "scores in place of masks": "expected the change of the mask$",
+        "weight forgotten": "right: the cost of a flip is G W, not G$",
+        "weight alone": "right: the cost of a flip is G W, not W$",
+        "absolute scores": r"right: the mask is S > tau, not \|S\| > tau$",
+        "mask of the sigmoid": "right: the mask is S > tau; the sigmoid of S comes in notebook 06$",
+        "reversed rule": "right: the mask is S > tau; S < tau is the reversed rule$",
+    },
+    "5.3": {
+        "the lead does not shrink with the learning rate": "with lr=0.001 there is no swap: .* must shrink with lr$",
+        "a fixed lead": "with lr=1e-09 there is no swap: .* must shrink with lr$",
+        "W and S exchanged": "^W and S are exchanged: return W, S, x, y in this order$",
+        "overflow": "with lr=0.1 the loss is too large for a floating-point number: choose smaller numbers$",
+        "one fit for another": "the loss does not change: -1 to first order and [+]1 from the jump",
+        "the pencil's swap": "the loss falls by 4.88: -6.5 to first order",
+        "the rise is too small": "the loss rises by .* expected a rise of at least 1$",
+    },
+}

@@ -222,3 +222,35 @@ WRONG = {
         "transposed": lambda *a: l0_closed(*a).T,
     },
 }
+
+#: Exercise -> wrong answer -> what its author reads; None: only what differs, and where.
+SAID = {
+    "6.1": {
+        "tau against S": r"threshold of sigmoid\(S\)",
+        "mask left in": "without a mask: else pruned weights never return$",
+        "penalty masked": "the penalty acts on every score, without a mask$",
+        "both masked": "neither of its two terms",
+        "slope in the term of the loss": r"straight-through, G \* W, without sigmoid",
+        "mean for sum": "a sum here, not a mean$",
+        "absolute value": None,
+    },
+    "6.2": {
+        "rounded down": r"2 of 20 .*: density \* N is rounded down",
+        "rounded up": r"2 of 6 .*: density \* N is rounded up",
+        "rounded to even": r"2 of 20 .*: a half is rounded up",
+        "none kept": "expected 1 .*: k is at least 1",
+        "off by one": "one too many passes",
+        "just above the first that fails": None,
+    },
+    "6.3": {
+        "penalty times f": "only the term of the loss has the factor f$",
+        "penalty times M": "the penalty has no mask$",
+        "penalty of open gates": "also where the gate is shut$",
+        "noise forgotten": "the noise u is missing in f$",
+        "temperature forgotten": "b is missing inside the sigmoid of f$",
+        "test-time gate": "the noise u and the temperature b are missing in f$",
+        "u for its log-odds": "by its log-odds",
+        "f forgotten": "the factor f is missing$",
+        "soft movement's penalty": "soft movement's penalty",
+    },
+}
