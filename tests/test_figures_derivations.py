@@ -84,11 +84,11 @@ def test_quadrants_put_a_weight_where_sgd_pushes_it():
             expected = "away from zero:\nscore rises" if farther else "towards zero:\nscore falls"
             assert words[right, up] == expected and farther == rises
     kept = torch.tensor([[1, 0, 1], [0, 1, 1]])
-    ax = figures.quadrants(W, G, kept=kept, limits=(3, 9))
+    ax = figures.quadrants(W, G, kept=kept)
     np.testing.assert_array_equal(line(ax, "pruned").get_xydata(), [(-0.75, -2.0), (-2.0, -4.0)])
     assert len(line(ax, "kept").get_xydata()) == 4
     assert line(ax, "kept").get_marker() != line(ax, "pruned").get_marker()
-    for (low, high), largest in ((ax.get_xlim(), 3), (ax.get_ylim(), 9)):
+    for (low, high), largest in ((ax.get_xlim(), np.abs(W).max()), (ax.get_ylim(), np.abs(G).max())):
         assert low == -high and largest < high < 1.5 * largest
 
 

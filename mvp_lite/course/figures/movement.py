@@ -20,9 +20,7 @@ _BLUE, _VERMILION = OKABE_ITO[:2]
 _PALE = "#cccccc"  # of pruned weights; lighter than the color of any method, also in print
 
 
-def quadrants(
-    W: Any, G: Any, ax: Axes | None = None, kept: Any | None = None, limits: tuple[float, float] | None = None
-) -> Axes:
+def quadrants(W: Any, G: Any, ax: Axes | None = None, kept: Any | None = None) -> Axes:
     """Each weight as a point: x is its value W, y is -G, the direction in which plain SGD pushes it.
 
     The score of a weight pushed away from zero (upper right, lower left) rises; pushed towards zero, it falls.
@@ -30,7 +28,6 @@ def quadrants(
     Args:
         W, G: weights and gradients, of one shape.
         kept: mask of that shape; pruned weights (false, zero) are drawn as crosses.
-        limits: largest |W| and |G| that the axes have room for (default: those of the points).
 
     Raises:
         ValueError: shapes that differ, values that are not finite.
@@ -39,8 +36,8 @@ def quadrants(
     y = -same_shape("G", G, x)
     chosen = np.ones(x.shape, dtype=bool) if kept is None else same_shape("kept", kept, x) != 0
     ax = plt.subplots(figsize=(6.0, 4.2), layout="constrained")[1] if ax is None else ax
-    largest = tuple(float(np.abs(values).max()) or 1.0 for values in (x, y)) if limits is None else limits
-    reach_x, reach_y = 1.15 * largest[0], 1.45 * largest[1]  # above and below the points, room for the words
+    largest_x, largest_y = (float(np.abs(values).max()) or 1.0 for values in (x, y))
+    reach_x, reach_y = 1.15 * largest_x, 1.45 * largest_y  # above and below the points, room for the words
     for sign_x, sign_y in ((1, 1), (-1, 1), (-1, -1), (1, -1)):
         rises = sign_x == sign_y
         color, words = (_BLUE, "away from zero:\nscore rises") if rises else (_VERMILION, "towards zero:\nscore falls")
