@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from mvp_lite.gradient_free import prune_neurons
     from mvp_lite.models import load_model, tokenizer_for
     from mvp_lite.structure.shrinking import load_shrunk, shrink
-    from mvp_lite.tasks import Task, load_task
+    from mvp_lite.tasks import Task, load_task, make_task
     from mvp_lite.train import Result, fine_prune
 
 __version__ = "0.1.0"
@@ -40,6 +40,7 @@ __all__ = [
     "load_model",
     "load_shrunk",
     "load_task",
+    "make_task",
     "masks",
     "methods",
     "prune_neurons",
@@ -59,6 +60,7 @@ _LAZY = {
     "load_model": "mvp_lite.models",
     "load_shrunk": "mvp_lite.structure.shrinking",
     "load_task": "mvp_lite.tasks",
+    "make_task": "mvp_lite.tasks",
     "prune_neurons": "mvp_lite.gradient_free",
     "shrink": "mvp_lite.structure.shrinking",
     "tokenizer_for": "mvp_lite.models",

@@ -1,21 +1,27 @@
 """Encoders with the head a task needs, from the package, a local folder or the hub; and their tokenizers."""
 
+from __future__ import annotations
+
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from torch import nn
 
 from mvp_lite.paths import data_path
 from mvp_lite.tasks.task import Task
 
 
 def load_model(name_or_path: str | Path, task: Task, *, pretrained: bool = True, seed: int = 0) -> Any:
-    """A transformers model in float32 on the CPU, with a classification or question-answering head for `task`.
+    """A transformers model in float32 on the CPU, with the head that `task` needs.
 
-    A regression task gets a classification head of one output, trained by mean squared error.
+    One for the classes of a text, the tags of its words, or the ends of an answer. A regression task gets a head of one
+    output, trained by mean squared error; where the task does not fix the scale (`make_task`), a new head starts at the
+    mean of train's labels and is scaled by their standard deviation, so that the learning rate need not know them.
 
     Args:
         name_or_path: "toy" (the encoder in the package), a local folder or a hub name.
@@ -28,15 +34,19 @@ def load_model(name_or_path: str | Path, task: Task, *, pretrained: bool = True,
         OSError: a hub name that cannot be reached.
         ValueError: a checkpoint without the encoder's weights or with a head of another size.
     """
-    from transformers import AutoConfig, AutoModelForQuestionAnswering, AutoModelForSequenceClassification
+    import transformers
+    from transformers import AutoConfig
 
     where = _resolve(name_or_path)
     labels: dict[str, Any] = {"num_labels": task.num_labels}
     if task.labels:
         labels = {"id2label": dict(enumerate(task.labels)), "label2id": {n: i for i, n in enumerate(task.labels)}}
-    if task.task_type != "span":  # else the checkpoint's, or the first batch's labels, would decide
+    if task.task_type in (
+        "classification",
+        "regression",
+    ):  # else the checkpoint's, or the first batch's labels, would decide
         labels["problem_type"] = "regression" if task.task_type == "regression" else "single_label_classification"
-    auto: Any = AutoModelForQuestionAnswering if task.task_type == "span" else AutoModelForSequenceClassification
+    auto: Any = getattr(transformers, _HEADS[task.task_type])
     with _quiet(), torch.random.fork_rng(devices=[]), torch.device("cpu"):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed the GPUs too
         try:
@@ -44,14 +54,15 @@ def load_model(name_or_path: str | Path, task: Task, *, pretrained: bool = True,
             if getattr(config, "pad_token_id", None) is None:
                 config.pad_token_id = getattr(config, "eos_token_id", None)
             if not pretrained:
-                return auto.from_config(config, dtype=torch.float32)
+                return _scaled(auto.from_config(config, dtype=torch.float32), task)
             model, info = auto.from_pretrained(
                 where, config=config, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True
             )
         except OSError as error:
             raise OSError(f"name_or_path={str(name_or_path)!r} cannot be loaded. {_ADVICE} ({error})") from error
     _check_loaded(str(name_or_path), model, info)
-    return model
+    new = any(key.rpartition(".")[0] == _head(model)[0] for key in info["missing_keys"])
+    return _scaled(model, task) if new else model
 
 
 def tokenizer_for(model: Any) -> Any:
@@ -85,6 +96,12 @@ def tokenizer_for(model: Any) -> Any:
     return tokenizer
 
 
+_HEADS = {
+    "classification": "AutoModelForSequenceClassification",
+    "regression": "AutoModelForSequenceClassification",
+    "token classification": "AutoModelForTokenClassification",
+    "span": "AutoModelForQuestionAnswering",
+}
 _ADVICE = (
     "Offline, give a local folder with config.json, model.safetensors, tokenizer.json and tokenizer_config.json (what "
     'save_pretrained writes), or "toy" for the encoder in the package.'
@@ -122,6 +139,25 @@ def _check_loaded(name: str, model: Any, info: dict[str, Any]) -> None:
             f"name_or_path={name!r}: the shape of {', '.join(mismatched)} is not this task's; "
             "take the encoder it was fine-tuned from, or the task it was fine-tuned for"
         )
+
+
+def _head(model: nn.Module) -> tuple[str, nn.Linear | None]:
+    """Name and module of the last linear layer."""
+    found: list[tuple[str, nn.Linear]] = [(n, m) for n, m in model.named_modules() if isinstance(m, nn.Linear)]
+    return found[-1] if found else ("", None)
+
+
+def _scaled(model: Any, task: Task) -> Any:
+    """The new head of a regression task in the units of its labels."""
+    head = _head(model)[1]
+    if task.task_type != "regression" or task.spec.scale or head is None or head.out_features != 1:
+        return model
+    labels = np.array(task.examples["train"][task.label_column], dtype=float)
+    with torch.no_grad():
+        head.weight *= float(labels.std()) or 1.0
+        if head.bias is not None:
+            head.bias.fill_(float(labels.mean()))
+    return model
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from mvp_lite.diagnosis import Diagnosis, constant_share
 from mvp_lite.distill import Teacher
 from mvp_lite.methods import Method
 from mvp_lite.pruner import Pruner
+from mvp_lite.tasks.loaders import as_task
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -104,7 +105,7 @@ def default_device() -> torch.device:
 
 def fine_prune(
     model: nn.Module,
-    task: TaskLike,
+    task: Any,
     method: str | type[Method] = "movement",
     density: float = 0.03,
     *,
@@ -121,6 +122,8 @@ def fine_prune(
     bf16: bool = False,
     teacher: nn.Module | Teacher | None = None,
     tokenizer: Any = None,
+    validation: Any = None,
+    metric: Any = None,
     progress: bool = True,
     **options: Any,
 ) -> Result:
@@ -131,12 +134,14 @@ def fine_prune(
 
     Args:
         model: what `load_model` or `from_pretrained` returned; load a new one for each run.
-        task: what `load_task` returned, or an object of your own: see `TaskLike`.
+        task: what `load_task` or `make_task` returned; data that `make_task` takes, their columns inferred; a PyTorch
+            `DataLoader` of arguments of the model, targets included; or an object of your own, see `TaskLike`.
         method: a `Pruner` method (a name, or a class of your own), or "dense" for plain fine-tuning.
         density: fraction of the encoder's matrices kept, in (0, 1].
-        steps, lr: optimizer steps and learning rate of the weights (default: the task's own, `task.recipe`).
+        steps, lr: optimizer steps and learning rate of the weights (default: the task's own, `task.recipe`; for data
+            and a `DataLoader` three passes and 3e-5).
         score_lr, warmup_steps, cooldown_steps: see `Pruner`; so are all further options (scope, target, penalty, …).
-        batch_size: sequences per step.
+        batch_size: sequences per step; a `DataLoader` has its own.
         seed: order of the data, dropout, and the pruner's noise. The global random state is left alone.
         device: default `default_device()`; the model stays there.
         freeze_embeddings: train everything but the embeddings.
@@ -145,10 +150,15 @@ def fine_prune(
         teacher: a model fine-tuned on the task, to learn from in addition to the labels; a `Teacher` sets weights and
             temperature.
         tokenizer: default: the one given to `load_task`, else the one saved with the model.
+        validation: with data, more of them (default: a tenth is held out); with a `DataLoader`, another one.
+        metric: with data, the name of a score, see `make_task`; with a `DataLoader`, a function
+            `metric(model, batches)` that returns a number, or a dict of numbers with a "score": higher is better, in
+            per cent. The model is in evaluation mode and without gradients, the batches are those of `validation` on
+            its device.
         progress: show a bar with loss, density and, at the end, the score.
 
     Raises:
-        TypeError: a task without the attributes of `TaskLike`.
+        TypeError: a task that is none of these.
         ValueError: bad settings, a head that does not fit the task, NaN gradients; see `Pruner`.
 
     Warns:
@@ -158,7 +168,9 @@ def fine_prune(
     from tqdm.auto import tqdm
 
     started = time.perf_counter()
+    task = as_task(task, model, validation, metric, tokenizer, steps)
     _check_attributes("task", task, TaskLike)
+    batch_size = getattr(task, "batch_size", None) or batch_size
     recipe = task.recipe(batch_size)
     steps, lr = recipe[0] if steps is None else steps, recipe[1] if lr is None else lr
     for name, value in (("lr", lr), ("max_norm", max_norm)):
