@@ -208,6 +208,9 @@ def _codes(values: list[Any], names: Sequence[Any], source: str, label: str) -> 
     """The number of each label, and the names in the order of the numbers."""
     found: list[Any] = sorted({value for value in values if type(value) is str})
     integers = sorted({value for value in values if type(value) is int})
+    if found and integers:  # mixed: the first decides, and `checked` names what does not fit
+        first = next(type(value) for value in values if type(value) in (int, str))
+        found, integers = (found, []) if first is str else ([], integers)
     if names and (type(names[0]) is int or not integers):
         codes = {value: number for number, value in enumerate(names)}
     elif names:

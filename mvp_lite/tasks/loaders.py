@@ -57,7 +57,7 @@ def as_task(task: Any, model: nn.Module, validation: Any, metric: Any, tokenizer
 def _data_task(data: Any, model: nn.Module, validation: Any, metric: Any, tokenizer: Any) -> Any:
     task = make_task(data, validation, metric=metric, tokenizer=tokenizer)
     names = list((getattr(getattr(model, "config", None), "id2label", None) or {}).values())
-    if sorted(names) == sorted(task.labels) and names != task.labels:  # the head's order counts
+    if task.labels and set(task.labels) <= set(names) and names != task.labels:  # the head's order counts
         task = make_task(data, validation, metric=metric, tokenizer=tokenizer, labels=names)
     return task
 

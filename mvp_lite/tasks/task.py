@@ -83,7 +83,7 @@ class Task:
     def __repr__(self) -> str:
         counts = ", ".join(f"{self.size(split):,} {split}" for split in SPLITS)
         note = f"; {self.note}" if self.note else ""
-        if self.name not in SPECS:
+        if self.spec is not SPECS.get(self.name):
             texts = " and ".join(map(repr, self.text_columns))
             note = f"; reads {texts}, predicts {self.label_column!r}{note}"
         return f"Task({self.name!r}, {self.task_type}, {counts} examples{note})"
