@@ -572,11 +572,11 @@ class Pruner:
         return self.__dict__
 
     def finalize(self, *, early: bool = False) -> nn.Module:
-        """Keep the masked weights and remove every hook; returns the model: plain, with zeros for pruned entries.
+        """Keep the masked weights and remove the hooks; returns the model: plain, with zeros for pruned entries.
 
         Weights that were loaded into the model meanwhile (the best checkpoint, say) stay as they are, provided they
         are as sparse as the end of the schedule. The emptied score group stays in the optimizer, because schedulers
-        count groups. Drop the optimizer afterwards: its further steps would move zeros, of which the first one warns.
+        count groups. Drop the optimizer afterwards: its further steps would move zeros, and the first that does warns.
         To train on, call `mvp_lite.hold_zeros(model, optimizer)`, with this optimizer or a new one.
 
         Raises:

@@ -24,10 +24,12 @@ def find_targets(model: nn.Module, target: str | None = None) -> dict[str, Any]:
             blocks every linear map but the last, the head, if containers (`nn.Sequential`) show which is the last.
 
     Raises:
-        TypeError: `target` is neither a string nor None.
+        TypeError: `model` is no module; `target` is neither a string nor None.
         ValueError: no match, no default, a pattern that is no regular expression; a weight that is tied, sharded,
             parametrized, quantized, not yet initialized, or part of an adapter (PEFT).
     """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model={type(model).__name__}: must be a torch.nn.Module")
     if not (target is None or isinstance(target, str)):
         raise TypeError(f"target={target!r}: must be a regular expression (a string) or None")
     linear = {name: module for name, module in _modules(model).items() if _is_linear(module)}

@@ -117,6 +117,12 @@ def test_target_is_a_string():
         mvp.Pruner(Plain(), target=["fc1"], **SETTINGS)
 
 
+def test_model_is_a_module():
+    for model in ("bert-base-uncased", torch.optim.SGD(Plain().parameters())):
+        with pytest.raises(TypeError, match=r"model=.*: must be a torch\.nn\.Module"):
+            mvp.Pruner(model, **SETTINGS)
+
+
 def test_names_are_those_of_the_model_itself():
     """A suggested pattern, or one from an earlier run, fits the compiled or data-parallel model too."""
     assert names(torch.compile(Plain()), r"^fc1$") == ["fc1"]
