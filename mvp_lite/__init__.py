@@ -13,6 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from mvp_lite import groups, layers, masks, methods, schedule, scores
+from mvp_lite.hold import hold_zeros
 from mvp_lite.layers import MaskedLinear
 from mvp_lite.paths import data_path
 from mvp_lite.pruner import Pruner
@@ -36,6 +37,7 @@ __all__ = [
     "distillation_loss",
     "fine_prune",
     "groups",
+    "hold_zeros",
     "layers",
     "load_model",
     "load_shrunk",

@@ -27,9 +27,11 @@ from torch.optim import Optimizer
 
 from mvp_lite.diagnosis import Diagnosis, MaskChanges
 from mvp_lite.groups import GroupMaker, WeightGroups, find_maker
-from mvp_lite.matrices import PrunedMatrix, find_matrices, some_names
+from mvp_lite.hold import guard_zeros, remove_guard
+from mvp_lite.matrices import PrunedMatrix, find_matrices
 from mvp_lite.methods import Method, Settings, TopVMethod, find_method
 from mvp_lite.schedule import Schedule, Shape, check_schedule
+from mvp_lite.targets import some_names
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -58,7 +60,7 @@ class Pruner:
         score_lr: learning rate of the scores; a scheduler on the optimizer changes it too. Default: 1e-2 for movement;
             for soft_movement and l0 30 / total_steps with penalty="feedback", else the papers' 1e-2 and 1e-1.
         target: regular expression searched in module names; default: every linear map inside the numbered blocks of
-            the model (its encoder), never embeddings, pooler or head.
+            the model (its encoder), never embeddings, pooler or head; without such blocks (an MLP) all but the last.
         groups: what shares one score: "weights" (each has its own), "rows", "columns", "heads", "neurons", or what
             `mvp_lite.groups` makes (blocks, n:m, mixed). `density` is the fraction of groups kept.
         initial_density: fraction kept during warm-up (top-v methods).
@@ -173,6 +175,7 @@ class Pruner:
                 )
             added: dict[str, Any] = {"params": scores, "lr": self.score_lr, "weight_decay": 0.0}
             optimizer.add_param_group(added | ({"maximize": True} if self._sign < 0.0 else {}))
+        remove_guard(optimizer)  # of an earlier run: from here on the pruner says what is zero
         self._optimizer = optimizer
         optimizer._mvp_lite_pruner = weakref.ref(self)
         for matrix in self.matrices:
@@ -223,9 +226,21 @@ class Pruner:
         held = {id(p) for group in optimizer.param_groups for p in group["params"]}
         missing = [matrix.name for matrix in self.matrices if id(matrix.weight) not in held]
         frozen = [matrix.name for matrix in self.matrices if not matrix.weight.requires_grad]
-        if missing or frozen:
-            what = "does not hold" if missing else "holds, frozen (requires_grad=False),"
-            raise ValueError(f"the optimizer {what} the weights of {some_names(missing or frozen)}")
+        replaced = [
+            matrix.name for matrix in self.matrices if getattr(matrix.module, "weight", None) is not matrix.weight
+        ]
+        if replaced:
+            raise ValueError(
+                f"the weights of {some_names(replaced)} were replaced after the Pruner was made (by fully_shard?): "
+                "make it after changes to the model; sharded weights (FSDP, DeepSpeed ZeRO) are not supported"
+            )
+        if frozen:
+            raise ValueError(
+                f"the weights of {some_names(frozen)} are frozen (requires_grad=False): call requires_grad_(True) on "
+                "them before the optimizer is made, or choose others by target="
+            )
+        if missing:
+            raise ValueError(f"the optimizer does not hold the weights of {some_names(missing)}")
         if self._target_ids() & set(_ATTACHED):
             gc.collect()  # a pruner that nobody holds any more may still be there: it and its optimizer form a cycle
         if taken := [matrix.name for matrix in self.matrices if id(matrix.weight) in _ATTACHED]:
@@ -432,6 +447,18 @@ class Pruner:
         """
         return self.schedule.done(self.steps_done)
 
+    def __repr__(self) -> str:
+        sizes, method, schedule = [matrix.weight.numel() for matrix in self.matrices], self.method, self.schedule
+        state = "finalized" if self._finalized else "not attached" if self._optimizer is None else "attached"
+        goal = f"{method.settings.density:.3g} at the end"
+        if isinstance(method.settings.penalty, float | int) and not isinstance(method, TopVMethod):
+            goal = f"an outcome of penalty={method.settings.penalty:g}"
+        shared = "" if all(g.mask.shape == m.weight.shape for g in self.groups for m in g.matrices) else ", in groups"
+        return (
+            f"Pruner({method.name}: density {self.density:.3g} now, {goal}; step {self.steps_done} of "
+            f"{schedule.total_steps}; {len(sizes)} matrices with {sum(sizes):,} weights{shared}; {state})"
+        )
+
     def report(self) -> pd.DataFrame:
         """One row per pruned matrix: layer, shape, kept (entries), density, empty (nothing left)."""
         import pandas as pd
@@ -545,11 +572,12 @@ class Pruner:
         return self.__dict__
 
     def finalize(self, *, early: bool = False) -> nn.Module:
-        """Keep the masked weights and remove every hook; returns the model: plain, with zeros for pruned entries.
+        """Keep the masked weights and remove the hooks; returns the model: plain, with zeros for pruned entries.
 
         Weights that were loaded into the model meanwhile (the best checkpoint, say) stay as they are, provided they
         are as sparse as the end of the schedule. The emptied score group stays in the optimizer, because schedulers
-        count groups. Drop the optimizer afterwards: its further steps would move zeros.
+        count groups. Drop the optimizer afterwards: its further steps would move zeros, and the first that does warns.
+        To train on, call `mvp_lite.hold_zeros(model, optimizer)`, with this optimizer or a new one.
 
         Raises:
             ValueError: the density has not reached its end yet and `early` is not set; or the weights loaded from
@@ -586,6 +614,7 @@ class Pruner:
         for S in self._learned_scores():
             self._optimizer.state.pop(S, None)
         self._optimizer._mvp_lite_pruner = None  # type: ignore[attr-defined]
+        guard_zeros(self._optimizer, [matrix.weight for matrix in self.matrices])
         for weight in self._target_ids():
             _ATTACHED.pop(weight, None)
         self._optimizer = None

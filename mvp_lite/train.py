@@ -305,7 +305,8 @@ def _warn_if_sparse(pruner: Pruner) -> None:
     if density < _DENSE:
         warnings.warn(
             f"only a fraction of {density:.3g} of the entries to prune is non-zero before training: the model seems "
-            "to be pruned already. Load a new one for each run; to prune in stages on purpose, ignore this.",
+            "to be pruned already. Load a new one for each run. To train it on with its zeros held, use a loop of your "
+            "own with mvp_lite.hold_zeros(model, optimizer); to prune in stages on purpose, ignore this.",
             UserWarning,
             stacklevel=3,
         )
