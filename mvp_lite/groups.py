@@ -7,6 +7,7 @@ element-wise case. Functions here make the `WeightGroups` of a model, for `Prune
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -66,6 +67,14 @@ class WeightGroups:
         """The matrices that the groups are in."""
         return [part.matrix for part in self.parts]
 
+    @property
+    def weights_each(self) -> float:
+        """How many weights a group has (where groups differ, on average)."""
+        return sum(matrix.weight.numel() for matrix in self.matrices) / self.mask.numel()
+
+    def check_density(self, density: float) -> None:
+        """Raise ValueError if such a fraction of the groups cannot be kept."""
+
     def to_device(self) -> None:
         """Move scores and mask, and the matrices' own, to the device that the model has been moved to."""
         for matrix in self.matrices:
@@ -117,6 +126,15 @@ class Pattern(WeightGroups):
     def __init__(self, matrix: PrunedMatrix, m: int) -> None:
         super().__init__(matrix.name, [_each_weight(matrix)])
         self.m = m
+
+    def check_density(self, density: float) -> None:
+        n = density * self.m
+        if not math.isclose(n, round(n), rel_tol=0.0, abs_tol=1e-6) or round(n) < 1:
+            near = [k for k in (math.floor(n), math.ceil(n)) if 1 <= k <= self.m]
+            raise ValueError(
+                f"density={density!r}: n_of_m({self.m}) keeps the same number of every {self.m} weights; the nearest "
+                f"densities are {' and '.join(f'{k / self.m:.6g}' for k in near)}"
+            )
 
     def importance(self) -> Tensor:
         """0 for the best of its m neighbors, -1 for the second, …: top-v at density n / m keeps n of each m."""
@@ -238,11 +256,15 @@ def find_maker(groups: str | GroupMaker) -> GroupMaker:
 
     Raises:
         ValueError: an unknown name.
+        TypeError: neither a name nor a function.
     """
+    message = f"groups={groups!r}: must be one of {', '.join(GROUPS)}, or what mvp_lite.groups makes"
     if isinstance(groups, str):
         if groups not in GROUPS:
-            raise ValueError(f"groups={groups!r}: must be one of {', '.join(GROUPS)}, or what mvp_lite.groups makes")
+            raise ValueError(message)
         return GROUPS[groups]
+    if not callable(groups):
+        raise TypeError(message)
     return groups
 
 
