@@ -32,7 +32,7 @@ def check_integer(name: str, value: Any) -> int:
 def check_positive(name: str, value: Any, what: str = "number") -> float:
     """`value` as a float; ValueError unless it is a number above 0."""
     value = plain(value)
-    if not _is_number(value) or not 0.0 < value < math.inf:
+    if not _is_number(value) or not value > 0.0:
         raise ValueError(f"{name}={value!r}: must be a positive {what}")
     return float(value)
 
