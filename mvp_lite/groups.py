@@ -2,7 +2,8 @@ r"""What shares one score: single weights, rows, columns, blocks, attention head
 
 Where a group of weights shares one score S and one mask entry M, the chain rule sums over the group:
 $\partial\mathcal L/\partial M=\sum_{(i,j)\in\text{group}}G_{ij}W_{ij}$, exact for a continuous mask as in the
-element-wise case. Functions here make the `WeightGroups` of a model, for `Pruner(groups=…)`.
+element-wise case. Functions here make the `WeightGroups` of a model, for `Pruner(groups=…)`. Groups compete only with
+groups of equally many weights, see `mvp_lite.budgets`; a fraction of them is then the same fraction of the weights.
 """
 
 from __future__ import annotations
@@ -181,12 +182,12 @@ def blocks(height: int, width: int) -> GroupMaker:
 def n_of_m(m: int) -> GroupMaker:
     """Of every m neighbors along the input the best `density` * m stay: density 0.5 with m = 4 is the 2:4 pattern.
 
-    For top-v methods (magnitude, movement, random). `density` * m should be an integer; else some neighborhoods keep
-    one weight more than others. While the density falls, every neighborhood first loses its lowest-ranked weight, then
-    the next.
+    For top-v methods (magnitude, movement, random). While the density falls, every neighborhood first loses its
+    lowest-ranked weight, then the next.
 
     Raises:
-        ValueError: m below 1; a matrix whose number of inputs m does not divide, when the pruner is made.
+        ValueError: m below 1; when the pruner is made, `density` * m not an integer, or a matrix whose number of inputs
+            m does not divide.
     """
     _check_size("m", m)
 
@@ -201,7 +202,8 @@ def n_of_m(m: int) -> GroupMaker:
 def heads(model: nn.Module, matrices: Sequence[PrunedMatrix]) -> list[WeightGroups]:
     """One score for each attention head: its rows of query, key and value, its columns of the output map.
 
-    With grouped-query attention, heads that share a key and a value share one score. FFN matrices stay dense.
+    With grouped-query attention, heads that share a key and a value share one score. FFN matrices stay dense, and are
+    not counted in the density.
 
     Raises:
         ValueError: a model family that `mvp_lite.structure.units` does not know; a head of which only a part may be
@@ -213,7 +215,8 @@ def heads(model: nn.Module, matrices: Sequence[PrunedMatrix]) -> list[WeightGrou
 def neurons(model: nn.Module, matrices: Sequence[PrunedMatrix]) -> list[WeightGroups]:
     """One score for each FFN neuron: its row of the first map (and gate), its column of the second.
 
-    Its bias has no score, and no effect once the column is 0. Attention matrices stay dense. Raises as `heads`.
+    Its bias has no score, and no effect once the column is 0. Attention matrices stay dense, and are not
+    counted in the density. Raises as `heads`.
     """
     return _by_units(model, matrices, "neurons")
 
@@ -221,8 +224,9 @@ def neurons(model: nn.Module, matrices: Sequence[PrunedMatrix]) -> list[WeightGr
 def mixed(attention: str | GroupMaker | None = None, ffn: str | GroupMaker | None = None) -> GroupMaker:
     """Different groups in attention and FFN layers, for instance `mixed(blocks(32, 32), "neurons")`.
 
-    None leaves a side dense. With local scope each matrix or layer keeps `density` of its own groups. With global scope
-    all groups are pooled and compared as they are: a group's score is a sum, so large groups lead.
+    None leaves a side dense. With local scope each matrix or layer keeps `density` of its own groups. With global
+    scope, and for soft movement and L0, groups of equally many weights share a budget: with heads and neurons that is
+    one for all heads and one for all neurons.
 
     Raises:
         ValueError: neither side has groups.

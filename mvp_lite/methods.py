@@ -186,7 +186,7 @@ class TopVMethod(Method):
     """Keeps the highest scores; the density falls on the schedule. Local scope: of each tensor; global: of the pool."""
 
     selects_top_v = True
-    ignores = ("threshold", "penalty")
+    ignores: ClassVar[tuple[str, ...]] = ("threshold", "penalty")
 
     def density(self, step: int) -> float:
         """The fraction to keep after `step` optimizer steps."""
@@ -245,7 +245,7 @@ class PenalizedMethod(Method):
     """
 
     learned = True
-    ignores = ("initial_density", "min_density")
+    ignores: ClassVar[tuple[str, ...]] = ("initial_density", "min_density")
     #: under Adam and linear decay, a learning rate of 30 / total_steps lets a score travel 15 logits in any run
     _PATH = 30.0
     #: where the controller starts, as a fraction of the mean gradient

@@ -396,8 +396,8 @@ class Pruner:
         self._sampled = False
 
     def _warn_if_equal(self) -> None:
-        methods = [pool.method for pool in self.pools]
-        if self._scores_differ or not any(isinstance(x, TopVMethod) and x.density(self.steps_done) < 1 for x in methods):
+        top_v = [pool.method for pool in self.pools if isinstance(pool.method, TopVMethod)]
+        if self._scores_differ or all(method.density(self.steps_done) == 1.0 for method in top_v):
             return
         self._scores_differ = any(bool(S.min() != S.max()) for S in (group.importance() for group in self.groups))
         if not self._scores_differ:
@@ -531,8 +531,9 @@ class Pruner:
         mine, own = self.state_dict(), self.settings()
         wrong = {key: (state["settings"].get(key), own[key]) for key in own if state["settings"].get(key) != own[key]}
         if isinstance(self.final_density, dict) and not wrong:
-            order = [list(x["final_density"]) for x in (state["settings"], own)]  # the first pattern that matches counts
-            wrong |= {"order of the patterns in density": (order[0], order[1])} if order[0] != order[1] else {}
+            saved, here = list(state["settings"]["final_density"]), list(self.final_density)
+            if saved != here:  # the first pattern that matches counts
+                wrong["order of the patterns in density"] = (saved, here)
         shapes = [[(n, t.shape) for k in ("master", "scores") for n, t in x[k].items()] for x in (state, mine)]
         if len(state["method"]) != len(self.pools):
             wrong["pools"] = (len(state["method"]), len(self.pools))
