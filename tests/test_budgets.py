@@ -1,6 +1,7 @@
 """Budgets: what density counts, who shares it, densities by pattern, and options that nothing would use."""
 
 import copy
+import csv
 import json
 import warnings
 
@@ -15,6 +16,7 @@ from test_shrink import make
 
 import mvp_lite as mvp
 from mvp_lite import groups, methods
+from mvp_lite.experiments.recipes import Recipe
 from mvp_lite.masks import keep_count
 
 LONGER = {"total_steps": 40, "warmup_steps": 4, "cooldown_steps": 14}
@@ -101,6 +103,11 @@ def test_density_is_the_fraction_of_weights_for_all_groups(name, method):
     guard = 0.01 * total if method == "soft_movement" else 0  # it keeps a group of each matrix in any case
     assert abs(pruner.density - 0.4) * total <= whole_groups / 2 + guard + 1e-6
     assert pruner.report().kept.sum() / total == pruner.density
+
+
+def test_no_groups_at_all():
+    with pytest.raises(ValueError, match="groups: the matrices of target have none"):
+        attached(make("bert"), groups=groups.mixed(ffn="rows"), target="attention")
 
 
 def test_heads_alone_count_the_attention():
@@ -239,10 +246,10 @@ def test_a_fixed_penalty_that_prunes_all_or_nothing_warns(method, penalty, messa
 
 
 def test_no_warning_where_a_penalty_did_its_work_or_the_run_was_stopped():
-    for steps, penalty, early in ((20, 10.0, False), (5, 0.0, True)):
-        net, optimizer, pruner = make_net("soft_movement", penalty=penalty, threshold=0.3, score_lr=0.5)
+    for steps, penalty, score_lr, early in ((20, 10.0, 0.5, False), (5, 0.0, 1e-4, True)):
+        net, optimizer, pruner = make_net("soft_movement", penalty=penalty, threshold=0.3, score_lr=score_lr)
         train_net(net, optimizer, range(steps))
-        assert (0.02 < pruner.density < 1.0) != early
+        assert 0.02 < pruner.density and (pruner.density == 1.0) == early
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             pruner.finalize(early=early)
@@ -302,6 +309,17 @@ def test_defaults_may_be_given(method):
     names = ("scope", "initial_density", "threshold", "min_density", "penalty", "magnitude_init", "seed")
     again = attached(make("bert"), method, score_init=None, score_lr=None, **{name: saved[name] for name in names})
     assert again[0].settings() == saved
+
+
+def test_no_recorded_run_gave_an_option_that_is_refused():
+    recorded = set()
+    for path in mvp.data_path("results").glob("*.csv"):
+        rows = csv.DictReader(path.read_text(encoding="utf-8").splitlines())
+        recorded |= {(row["method"], row["scope"]) for row in rows if row.get("scope")}
+    assert len(recorded) > 10
+    for text, scope in recorded:
+        recipe = Recipe.parse(text)
+        mvp.Pruner(Net(), recipe.method, density=0.1, total_steps=20, **(recipe.options | {"scope": scope}))
 
 
 def test_a_method_of_ones_own_may_use_all():
