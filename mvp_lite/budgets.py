@@ -65,8 +65,8 @@ def find_pools(
     With a fixed penalty there is no budget, and one pool.
 
     Raises:
-        ValueError: no groups; densities by pattern with a fixed penalty; a pattern that is no regular expression, or that sets
-            the density of no group; a group that no pattern matches; a density that a group cannot have.
+        ValueError: no groups; densities by pattern with a fixed penalty; a pattern that is no regular expression, or
+            that sets the density of no group; a group that no pattern matches; a density that a group cannot have.
     """
     if not groups:
         raise ValueError("groups: the matrices of target have none of them")
