@@ -2,11 +2,13 @@ r"""What shares one score: single weights, rows, columns, blocks, attention head
 
 Where a group of weights shares one score S and one mask entry M, the chain rule sums over the group:
 $\partial\mathcal L/\partial M=\sum_{(i,j)\in\text{group}}G_{ij}W_{ij}$, exact for a continuous mask as in the
-element-wise case. Functions here make the `WeightGroups` of a model, for `Pruner(groups=…)`.
+element-wise case. Functions here make the `WeightGroups` of a model, for `Pruner(groups=…)`. Groups compete only with
+groups of equally many weights, see `mvp_lite.budgets`; a fraction of them is then the same fraction of the weights.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -66,6 +68,14 @@ class WeightGroups:
         """The matrices that the groups are in."""
         return [part.matrix for part in self.parts]
 
+    @property
+    def weights_each(self) -> float:
+        """How many weights a group has (where groups differ, on average)."""
+        return sum(matrix.weight.numel() for matrix in self.matrices) / self.mask.numel()
+
+    def check_density(self, density: float) -> None:
+        """Raise ValueError if such a fraction of the groups cannot be kept."""
+
     def to_device(self) -> None:
         """Move scores and mask, and the matrices' own, to the device that the model has been moved to."""
         for matrix in self.matrices:
@@ -118,6 +128,15 @@ class Pattern(WeightGroups):
         super().__init__(matrix.name, [_each_weight(matrix)])
         self.m = m
 
+    def check_density(self, density: float) -> None:
+        n = density * self.m
+        if not math.isclose(n, round(n), rel_tol=0.0, abs_tol=1e-6) or round(n) < 1:
+            near = [k for k in (math.floor(n), math.ceil(n)) if 1 <= k <= self.m]
+            raise ValueError(
+                f"density={density!r}: n_of_m({self.m}) keeps the same number of every {self.m} weights; the nearest "
+                f"densities are {' and '.join(f'{k / self.m:.6g}' for k in near)}"
+            )
+
     def importance(self) -> Tensor:
         """0 for the best of its m neighbors, -1 for the second, …: top-v at density n / m keeps n of each m."""
         S = _out_in(self.matrices[0], super().importance())
@@ -163,12 +182,12 @@ def blocks(height: int, width: int) -> GroupMaker:
 def n_of_m(m: int) -> GroupMaker:
     """Of every m neighbors along the input the best `density` * m stay: density 0.5 with m = 4 is the 2:4 pattern.
 
-    For top-v methods (magnitude, movement, random). `density` * m should be an integer; else some neighborhoods keep
-    one weight more than others. While the density falls, every neighborhood first loses its lowest-ranked weight, then
-    the next.
+    For top-v methods (magnitude, movement, random). While the density falls, every neighborhood first loses its
+    lowest-ranked weight, then the next.
 
     Raises:
-        ValueError: m below 1; a matrix whose number of inputs m does not divide, when the pruner is made.
+        ValueError: m below 1; when the pruner is made, `density` * m not an integer, or a matrix whose number of inputs
+            m does not divide.
     """
     _check_size("m", m)
 
@@ -183,7 +202,8 @@ def n_of_m(m: int) -> GroupMaker:
 def heads(model: nn.Module, matrices: Sequence[PrunedMatrix]) -> list[WeightGroups]:
     """One score for each attention head: its rows of query, key and value, its columns of the output map.
 
-    With grouped-query attention, heads that share a key and a value share one score. FFN matrices stay dense.
+    With grouped-query attention, heads that share a key and a value share one score. FFN matrices stay dense, and are
+    not counted in the density.
 
     Raises:
         ValueError: a model family that `mvp_lite.structure.units` does not know; a head of which only a part may be
@@ -195,7 +215,8 @@ def heads(model: nn.Module, matrices: Sequence[PrunedMatrix]) -> list[WeightGrou
 def neurons(model: nn.Module, matrices: Sequence[PrunedMatrix]) -> list[WeightGroups]:
     """One score for each FFN neuron: its row of the first map (and gate), its column of the second.
 
-    Its bias has no score, and no effect once the column is 0. Attention matrices stay dense. Raises as `heads`.
+    Its bias has no score, and no effect once the column is 0. Attention matrices stay dense, and are not
+    counted in the density. Raises as `heads`.
     """
     return _by_units(model, matrices, "neurons")
 
@@ -203,8 +224,9 @@ def neurons(model: nn.Module, matrices: Sequence[PrunedMatrix]) -> list[WeightGr
 def mixed(attention: str | GroupMaker | None = None, ffn: str | GroupMaker | None = None) -> GroupMaker:
     """Different groups in attention and FFN layers, for instance `mixed(blocks(32, 32), "neurons")`.
 
-    None leaves a side dense. With local scope each matrix or layer keeps `density` of its own groups. With global scope
-    all groups are pooled and compared as they are: a group's score is a sum, so large groups lead.
+    None leaves a side dense. With local scope each matrix or layer keeps `density` of its own groups. With global
+    scope, and for soft movement and L0, groups of equally many weights share a budget: with heads and neurons that is
+    one for all heads and one for all neurons.
 
     Raises:
         ValueError: neither side has groups.
@@ -238,11 +260,15 @@ def find_maker(groups: str | GroupMaker) -> GroupMaker:
 
     Raises:
         ValueError: an unknown name.
+        TypeError: neither a name nor a function.
     """
+    message = f"groups={groups!r}: must be one of {', '.join(GROUPS)}, or what mvp_lite.groups makes"
     if isinstance(groups, str):
         if groups not in GROUPS:
-            raise ValueError(f"groups={groups!r}: must be one of {', '.join(GROUPS)}, or what mvp_lite.groups makes")
+            raise ValueError(message)
         return GROUPS[groups]
+    if not callable(groups):
+        raise TypeError(message)
     return groups
 
 

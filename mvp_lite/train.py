@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import reprlib
 import time
@@ -17,6 +18,7 @@ from mvp_lite.diagnosis import Diagnosis, constant_share
 from mvp_lite.distill import Teacher
 from mvp_lite.methods import Method
 from mvp_lite.pruner import Pruner
+from mvp_lite.settings import Density, check_integer, check_positive, plain
 from mvp_lite.tasks.loaders import as_task
 
 if TYPE_CHECKING:
@@ -68,7 +70,7 @@ class Result:
 
     Attributes:
         score: the task's metric on the validation split, in per cent.
-        density: measured fraction of the target weights that is kept.
+        density: measured fraction kept, of the weights of the matrices in `report`.
         metrics: everything that `evaluate` returned.
         history: one row per step: step and loss, and the density, learning rate and penalty used in that step.
         report: one row per pruned matrix, see `Pruner.report`.
@@ -107,7 +109,7 @@ def fine_prune(
     model: nn.Module,
     task: Any,
     method: str | type[Method] = "movement",
-    density: float = 0.03,
+    density: Density = 0.03,
     *,
     steps: int | None = None,
     lr: float | None = None,
@@ -137,7 +139,8 @@ def fine_prune(
         task: what `load_task` or `make_task` returned; data that `make_task` takes, their columns inferred; a PyTorch
             `DataLoader` of arguments of the model, targets included; or an object of your own, see `TaskLike`.
         method: a `Pruner` method (a name, or a class of your own), or "dense" for plain fine-tuning.
-        density: fraction of the encoder's matrices kept, in (0, 1].
+        density: fraction kept of the weights of the matrices that are pruned, in (0, 1], or a dict of such fractions by
+            pattern, see `Pruner`.
         steps, lr: optimizer steps and learning rate of the weights (default: the task's own, `task.recipe`; for data
             and a `DataLoader` three passes and 3e-5).
         score_lr, warmup_steps, cooldown_steps: see `Pruner`; so are all further options (scope, target, penalty, …).
@@ -170,12 +173,15 @@ def fine_prune(
     started = time.perf_counter()
     task = as_task(task, model, validation, metric, tokenizer, steps)
     _check_attributes("task", task, TaskLike)
+    seed, batch_size = check_integer("seed", seed), check_integer("batch_size", batch_size)
     batch_size = getattr(task, "batch_size", None) or batch_size
+    if isinstance(method, str) and method == "dense":
+        _refuse_pruning_options(
+            density, options | {"score_lr": score_lr, "warmup_steps": warmup_steps, "cooldown_steps": cooldown_steps}
+        )
     recipe = task.recipe(batch_size)
-    steps, lr = recipe[0] if steps is None else steps, recipe[1] if lr is None else lr
-    for name, value in (("lr", lr), ("max_norm", max_norm)):
-        if not value > 0:
-            raise ValueError(f"{name}={value!r}: must be a positive number")
+    steps, lr = plain(recipe[0] if steps is None else steps), recipe[1] if lr is None else lr
+    lr, max_norm = check_positive("lr", lr), check_positive("max_norm", max_norm)
     if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
         raise ValueError(f"steps={steps!r}: must be an integer number of optimizer steps, at least 1")
     device = default_device() if device is None else torch.device(device)
@@ -201,8 +207,6 @@ def fine_prune(
                 cooldown_steps=cooldown_steps, score_lr=score_lr, seed=seed, **options,
             ).attach(optimizer)  # fmt: skip
             _warn_if_sparse(pruner)
-        elif options:
-            raise ValueError(f"method='dense' takes no pruning options, got {', '.join(options)}")
         batches = encoded.batches("train", batch_size, seed=seed, steps=steps, device=device)
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(seed)
@@ -223,7 +227,7 @@ def fine_prune(
     settings: dict[str, Any] = {
         "task": task.name,
         "method": method,
-        "density": density if pruner else 1.0,
+        "density": pruner.final_density if pruner else 1.0,
         "steps": steps,
         "lr": lr,
     }
@@ -297,6 +301,16 @@ def _check_attributes(argument: str, value: Any, protocol: type) -> None:
             f"{argument}={reprlib.repr(value)} lacks {', '.join(missing)}: give what load_task returns, or an object "
             f"with the attributes of mvp_lite.train.{protocol.__name__}"
         )
+
+
+def _refuse_pruning_options(density: Any, options: dict[str, Any]) -> None:
+    """Of plain fine-tuning; defaults may be given."""
+    allowed = {name: parameter.default for name, parameter in inspect.signature(Pruner).parameters.items()}
+    given = [name for name, value in options.items() if name not in allowed or plain(value) != allowed[name]]
+    if plain(density) not in (inspect.signature(fine_prune).parameters["density"].default, 1.0):
+        given.insert(0, "density")
+    if given:
+        raise ValueError(f"method='dense' takes no pruning options, got {', '.join(given)}")
 
 
 def _warn_if_sparse(pruner: Pruner) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from nets import layers
+from nets import layers, used
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from transformers import BertConfig, BertForSequenceClassification
@@ -54,7 +54,7 @@ def train(case, seed, device, rank=0, world=1, wrap=lambda model: model):
         total_steps=STEPS,
         warmup_steps=2,
         cooldown_steps=4,
-        score_lr=0.1,
+        **used(method, score_lr=0.1),
         seed=seed if case in OWN_SEEDS else 0,
         **options,
     ).attach(optimizer)

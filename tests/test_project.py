@@ -18,8 +18,8 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 # A file imports only from files above it.
 ORDER = """
-paths _selection masks scores schedule layers penalty_control methods structure.units targets matrices hold groups
-forward diagnosis pruner
+paths _selection masks scores schedule settings layers penalty_control methods structure.units targets matrices hold
+groups budgets forward diagnosis pruner
 tasks.toy.language tasks.toy.pretraining tasks.toy tasks.specs tasks.spans tasks.entities tasks.sources tasks.files
 tasks.reading tasks.columns tasks.encoding tasks.evaluation tasks.task tasks.loading tasks.loaders tasks models
 distill train structure.shrinking structure

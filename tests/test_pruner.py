@@ -8,7 +8,7 @@ from itertools import chain
 import numpy as np
 import pytest
 import torch
-from nets import METHODS, OPTIMIZERS, TOP_V, Net, batch, layers, loss_of, make, same, snapshot, train
+from nets import METHODS, OPTIMIZERS, TOP_V, Net, batch, layers, loss_of, make, same, snapshot, train, used
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
@@ -207,16 +207,6 @@ def test_the_gates_penalty_is_constant():
     train(net, opt, range(20), after=lambda: None if pruner.penalty == 7.0 else pytest.fail("moved"))
 
 
-@pytest.mark.parametrize("method", TOP_V)
-def test_a_penalty_is_for_free_densities_alone(method):
-    def run(penalty):
-        net, opt, pruner = make(method, penalty=penalty)
-        train(net, opt, range(8))
-        return snapshot(pruner)
-
-    assert same(run("feedback"), run(1e4))
-
-
 def test_a_selection_among_equal_scores_warns():
     with pytest.warns(UserWarning, match="all scores are equal.*warmup_steps"):
         make("movement", initial_density=0.5)
@@ -240,7 +230,7 @@ def test_start_and_rate_of_scores(method, start, rate, score_init):
     """The published ones for a fixed penalty; with the feedback rule a path of fixed length, however short the run."""
     for penalty in (1.0, "feedback"):
         net = Net()
-        options = {"score_init": score_init, "penalty": penalty, "magnitude_init": 0.0}
+        options = used(method, score_init=score_init, penalty=penalty, magnitude_init=0.0)
         pruner = mvp.Pruner(net, method, density=0.2, total_steps=20, **options)
         opt = torch.optim.AdamW(net.parameters())
         pruner.attach(opt)
@@ -609,8 +599,8 @@ def clipped_engine(net, method, scope, penalty, clip):
     optimizer = oracle.OPTIMIZERS["sgd"]([{"params": list(net.parameters())}])
     pruner = mvp.Pruner(
         net, method, density=oracle.DENSITY, total_steps=oracle.STEPS, warmup_steps=oracle.WARMUP,
-        cooldown_steps=oracle.COOLDOWN, scope=scope, score_lr=2.0, penalty=penalty, threshold=oracle.TAU,
-        magnitude_init=0.0,
+        cooldown_steps=oracle.COOLDOWN, scope=scope,
+        **used(method, score_lr=2.0, penalty=penalty, threshold=oracle.TAU, magnitude_init=0.0),
     ).attach(optimizer)  # fmt: skip
     losses, seen = [], []
     for x, y in oracle.batches(oracle.STEPS, 1, torch.float64):
