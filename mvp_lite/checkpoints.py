@@ -34,10 +34,13 @@ class Checkpoints:
         resume: will the run go on from what is there?
 
     Raises:
+        TypeError: no path.
         FileExistsError: there are checkpoints and `resume` is not set, or `folder` is a file.
     """
 
     def __init__(self, folder: str | Path, resume: bool) -> None:
+        if not isinstance(folder, str | Path):
+            raise TypeError(f"output_dir={folder!r}: must be the path of a folder")
         self.folder = Path(folder)
         if self.folder.exists() and not self.folder.is_dir():
             raise FileExistsError(f"output_dir={str(folder)!r}: must be a folder, not a file")

@@ -287,6 +287,8 @@ def test_bad_values_are_named(bad, message, tmp_path, monkeypatch):
 
 
 def test_a_file_is_no_folder(tmp_path):
+    with pytest.raises(TypeError, match="output_dir=5: must be the path of a folder"):
+        run(output_dir=5)
     (tmp_path / "file").write_text("")
     with pytest.raises(FileExistsError, match=r"output_dir='.*file': must be a folder"):
         run(output_dir=tmp_path / "file")
