@@ -222,7 +222,7 @@ def scripted(folder, method="movement", script=SCRIPT, **options):
     return made["trainer"], callback
 
 
-@pytest.mark.parametrize(("method", "sign"), zip(METHODS, (1, -1, 1, -1), strict=True))
+@pytest.mark.parametrize(("method", "sign"), list(zip(METHODS, (1, -1, 1, -1), strict=True)))
 def test_only_checkpoints_after_the_schedule_compete(method, sign, tmp_path):
     script = {step: sign * score for step, score in SCRIPT.items()}
     trainer, callback = scripted(tmp_path, method, script, greater_is_better=sign > 0)
