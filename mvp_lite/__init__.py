@@ -25,11 +25,13 @@ if TYPE_CHECKING:
     from mvp_lite.structure.shrinking import load_shrunk, shrink
     from mvp_lite.tasks import Task, load_task, make_task
     from mvp_lite.train import Result, fine_prune
+    from mvp_lite.trainer import PruningCallback
 
 __version__ = "0.1.0"
 __all__ = [
     "MaskedLinear",
     "Pruner",
+    "PruningCallback",
     "Result",
     "Task",
     "Teacher",
@@ -54,6 +56,7 @@ __all__ = [
 
 #: Names imported at their first use, and their modules: `import mvp_lite` costs little more than `import torch`.
 _LAZY = {
+    "PruningCallback": "mvp_lite.trainer",
     "Result": "mvp_lite.train",
     "Task": "mvp_lite.tasks",
     "Teacher": "mvp_lite.distill",

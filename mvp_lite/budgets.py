@@ -14,9 +14,9 @@ from dataclasses import dataclass, replace
 from torch import Tensor, nn
 
 from mvp_lite.groups import WeightGroups
-from mvp_lite.matrices import some_names
 from mvp_lite.methods import Method
 from mvp_lite.settings import Settings
+from mvp_lite.targets import some_names
 
 __all__ = ["Pool", "find_pools"]
 

@@ -465,8 +465,9 @@ class Pruner:
     def done(self) -> bool:
         """Has the density reached its final value (has the cool-down begun)? Only such checkpoints compare fairly.
 
-        So with the Trainer's `load_best_model_at_end=True, metric_for_best_model="score"`, let `compute_metrics` return
-        `{"score": accuracy if pruner.done else -1.0}`; `finalize()` then keeps the weights of the best checkpoint.
+        `PruningCallback` sees to that. With the Trainer alone, `load_best_model_at_end=True` and
+        `metric_for_best_model="score"`, let `compute_metrics` return `{"score": accuracy if pruner.done else -1.0}`;
+        `finalize()` then keeps the weights of the best checkpoint.
         """
         return self.schedule.done(self.steps_done)
 

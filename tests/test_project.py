@@ -22,7 +22,7 @@ paths _selection masks scores schedule settings layers penalty_control methods s
 groups budgets forward diagnosis pruner
 tasks.toy.language tasks.toy.pretraining tasks.toy tasks.specs tasks.spans tasks.entities tasks.sources tasks.files
 tasks.reading tasks.columns tasks.encoding tasks.evaluation tasks.task tasks.loading tasks.loaders tasks models
-distill train structure.shrinking structure
+distill checkpoints train trainer structure.shrinking structure
 gradient_free.batches gradient_free.layer gradient_free.costs gradient_free.r2 gradient_free.d2
 gradient_free.mask_search gradient_free.scaling gradient_free.methods gradient_free.pruning gradient_free
 experiments.table experiments.subsets experiments.settings experiments.remedies experiments.recipes
