@@ -26,6 +26,7 @@ def encoder(task):
 
 def run(encoder, task, method="movement", density=0.1, **options):
     settings = {"steps": STEPS, "lr": 3e-4, "batch_size": 16, "progress": False, **options}
+    density = 1.0 if method == "dense" else density
     return mvp.fine_prune(copy.deepcopy(encoder), task, method, density, **settings)
 
 
