@@ -113,7 +113,9 @@ class TestWhatIsInferred:
             ([{"text": "x", "label": 0, "target": 1}], r"several may be the label: write label="),
             ([{"text": "x", "label": y} for y in (1, 5, 7)], r"label='label' holds \[1, 5, 7\]: write task_type='regr"),
             ([{"text": "x", "label": y} for y in (0.0, 1.0)], r"label='label' holds \[0\.0, 1\.0\]: write task_type="),
-            ([{"text": "x", "label": True}], r"holds True \(bool\): write one of task_type='classification'"),
+            ([{"text": "x", "label": True}], r"holds True: turn booleans into integers or strings"),
+            ([{"text": "x", "label": [0, 1]}], r"one label of a text is a string or an integer"),
+            ([{"text": "x", "label": None}], r"holds None .*write one of task_type='classification'"),
             ([{"text": "x", "label": str(i)} for i in range(40)], r"40 different strings .*task_type='classification'"),
         ],
     )
@@ -455,8 +457,19 @@ class TestFolders:
         folder = write(write(tmp_path / "dev", "train.jsonl", lines(TOPICS)), "dev.jsonl", "")
         with pytest.raises(FileNotFoundError, match=r"has dev\.jsonl and no validation file: rename it"):
             mvp.load_task(folder)
-        with pytest.raises(ValueError, match="is not a task, nor a folder"):
-            mvp.load_task(tmp_path / "nowhere")
+        folder = write(write(tmp_path / "mnli", "train.jsonl", lines(TOPICS)), "validation_matched.jsonl", "")
+        with pytest.raises(FileNotFoundError, match=r"has validation_matched\.jsonl and no validation file"):
+            mvp.load_task(folder)
+        for wrong in (tmp_path / "nowhere", "nowhere", None, 3, [1], ""):
+            with pytest.raises(ValueError, match="is not a task, nor a folder; tasks are: toy/sentiment"):
+                mvp.load_task(wrong)
+        with pytest.raises(ValueError, match="is a file: give its folder"):
+            mvp.load_task(folder / "train.jsonl")
+
+    @pytest.mark.parametrize("option", ["lable", "validation", "train"])
+    def test_an_option_that_a_folder_does_not_have(self, option, tmp_path):
+        with pytest.raises(TypeError, match=rf"{option}='x': of a folder load_task takes text, label, .*limit"):
+            mvp.load_task(write(tmp_path, "train.jsonl", lines(TOPICS)), **{option: "x"})
 
     @pytest.mark.parametrize(
         ("name", "options", "message"),

@@ -154,6 +154,8 @@ def _text_columns(label: str, task_type: str | None, columns: _Columns) -> tuple
     found = tuple(name for name in others if columns.type_of(name) == expected)
     if not 1 <= len(found) <= (1 if words else 2):
         problem = f"several may be the {expected}" if found else f"no column but {label!r} is {expected}"
+        if words and not found:
+            problem += " (a list as label is a tag for each word; one label of a text is a string or an integer)"
         pair = "" if words else " or text=('one', 'two')"
         raise ValueError(f"{columns.shown()}; {problem}: write text='the column to read'{pair}")
     return found
@@ -186,6 +188,8 @@ def _task_type(values: list[Any], named: bool, texts: tuple[str, ...], label: st
             f"label={label!r} holds {shown}: write task_type='regression' for numbers; for classes use integers from "
             "0 or strings, or give labels=[...] with the integers found"
         )
+    if isinstance(first, bool):
+        raise ValueError(f"label={label!r} holds {first!r}: turn booleans into integers or strings; {columns.shown()}")
     raise ValueError(
         f"label={label!r} holds {first!r} ({type(first).__name__}): write one of {advice}; {columns.shown()}"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from mvp_lite.tasks.task import Task, check_integer
 
 __all__ = ["load_task", "make_task"]
 
+_LIKE = ("val", "dev", "eval")  # begins of names under which a validation split may hide
 _HELD_OUT = 0.1  # of train, where there is no validation split
 
 
@@ -51,17 +53,21 @@ def load_task(
         OSError: a hub data set that cannot be reached.
     """
     check_integer("limit", 1 if limit is None else limit, 1)
-    if name not in SPECS:
-        if not isinstance(name, str | Path) or not name or not (folder := Path(name).expanduser()).is_dir():
-            raise ValueError(f"name={name!r} is not a task, nor a folder; tasks are: {', '.join(TASKS)}")
+    if not isinstance(name, str) or name not in SPECS:
+        folder = _existing(name)
         if data_dir is not None:
             raise ValueError(f"data_dir={str(data_dir)!r}: name={str(name)!r} is a folder already; leave data_dir out")
+        known = [argument for argument in signature(make_task).parameters if argument not in SPLITS]
+        unknown = [argument for argument in options if argument not in known]
+        if unknown:
+            raise TypeError(
+                f"{unknown[0]}={options[unknown[0]]!r}: of a folder load_task takes {', '.join(known)}, limit"
+            )
         train, validation, note = _folder(folder, limit)
         options = {"name": folder.resolve().name} | options
         return _make(
             train, validation, note, max_length=max_length, doc_stride=doc_stride, tokenizer=tokenizer, **options
         )
-    name = str(name)
     if options:
         first, value = next(iter(options.items()))
         raise ValueError(f"{first}={value!r}: {name!r} has its own; load_task(folder, {first}=...) reads your data")
@@ -180,13 +186,25 @@ def _lengths(spec: TaskSpec, max_length: int | None, doc_stride: int | None) -> 
     return max_length, doc_stride
 
 
+def _existing(name: Any) -> Path:
+    """The folder that is named."""
+    path = Path(name).expanduser() if isinstance(name, str | Path) and str(name) else None
+    if path is None or not path.is_dir():
+        if path is not None and path.is_file():
+            raise ValueError(
+                f"name={str(name)!r} is a file: give its folder, with the files train and validation in it"
+            )
+        raise ValueError(f"name={str(name)!r} is not a task, nor a folder; tasks are: {', '.join(TASKS)}")
+    return path
+
+
 def _folder(folder: Path, limit: int | None) -> tuple[Source, Source | None, str]:
     """Train, validation if there is one, and a note where test stands in for it."""
     train, validation, test = (_file(folder, stem) for stem in ("train", "validation", "test"))
     found = ", ".join(sorted(path.name for path in folder.iterdir())) or "nothing"
     if train is None:
         raise FileNotFoundError(f"name={str(folder)!r} lacks train{{{','.join(SUFFIXES)}}} (found: {found})")
-    others = [path.name for stem in ("dev", "val", "valid", "eval") if (path := _file(folder, stem)) is not None]
+    others = [p.name for p in sorted(folder.iterdir()) if p.name.startswith(_LIKE) and p.name.endswith(SUFFIXES)]
     if validation is None and others:
         raise FileNotFoundError(
             f"name={str(folder)!r} has {others[0]} and no validation file: rename it (found: {found})"

@@ -62,7 +62,7 @@ def row_source(
     source = Source(name, len(rows), found, read, lines, untyped=untyped)
     for index, row in enumerate(rows):
         if not isinstance(row, Mapping):
-            example = "one JSON object" if lines else "a dict"
+            example = "one JSON object" if lines else "a dict, as {'text': ..., 'label': ...},"
             raise ValueError(f"{place(index)} is {reprlib.repr(row)}: must be {example} with a key for each column")
     return source
 
@@ -84,6 +84,8 @@ def source_of(data: Any, argument: str) -> Source:
         advice = "; datasets.Dataset.from_list(list(data)) reads an IterableDataset"
     elif hasattr(data, "__next__"):
         advice = "; list(data) reads an iterator"
+    elif isinstance(data, str) or hasattr(data, "__fspath__"):
+        advice = "; load_task(folder) reads files"
     else:
         advice = ""
     accepted = ACCEPTED if argument == "train" else ACCEPTED.replace(" a DatasetDict (or dict) of splits,", "")

@@ -125,7 +125,7 @@ class Task:
         if not keep.size:
             raise ValueError(
                 f"n={n}: nothing would be left in train, since examples that share {self.spec.group!r} stay together; "
-                "take fewer, or a data set of its own for validation"
+                "take fewer, or give validation data of their own"
             )
         examples = {"train": _select(train, keep), "validation": _select(train, np.sort(order[:n]))}
         return replace(self, examples=examples, note=f"validation is held out of train with seed {seed}")
