@@ -237,13 +237,14 @@ def test_only_checkpoints_after_the_schedule_compete(method, sign, tmp_path):
 
 @pytest.mark.parametrize("saved", [6, 8])
 def test_the_best_after_resuming(saved, tmp_path):
-    trainer, _ = scripted(tmp_path)
+    script = SCRIPT | {8: 0.6}
+    trainer, _ = scripted(tmp_path, script=script)
     trainer.train()
     for step in range(saved + 2, STEPS + 1, 2):
         shutil.rmtree(tmp_path / f"checkpoint-{step}")
-    again, _ = scripted(tmp_path)
+    again, _ = scripted(tmp_path, script=script)
     again.train(resume_from_checkpoint=True)
-    assert Path(again.state.best_model_checkpoint).name == "checkpoint-10"
+    assert Path(again.state.best_model_checkpoint).name == "checkpoint-8"
     assert differing(dict(again.model.state_dict()), dict(trainer.model.state_dict())) == []
 
 
