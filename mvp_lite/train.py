@@ -17,6 +17,7 @@ from mvp_lite.diagnosis import Diagnosis, constant_share
 from mvp_lite.distill import Teacher
 from mvp_lite.methods import Method
 from mvp_lite.pruner import Pruner
+from mvp_lite.tokenizer import tokenizer_for
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -310,7 +311,5 @@ def _embeddings(model: nn.Module) -> list[nn.Parameter]:
 
 def _tokenizer(model: nn.Module, task: TaskLike) -> Any:
     """The task's own, or the one stored beside the model; None where nothing is known (`encode` then says so)."""
-    from transformers import AutoTokenizer
-
-    where = getattr(model, "name_or_path", "")
-    return AutoTokenizer.from_pretrained(where) if where and task.tokenizer is None else task.tokenizer
+    reads_text = hasattr(getattr(model, "config", None), "vocab_size") and getattr(model, "name_or_path", "")
+    return tokenizer_for(model) if reads_text and task.tokenizer is None else task.tokenizer

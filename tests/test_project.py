@@ -18,7 +18,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 # A file imports only from files above it.
 ORDER = """
-paths _selection masks scores schedule layers penalty_control methods structure.units matrices groups forward
+paths hub tokenizer _selection masks scores schedule layers penalty_control methods structure.units matrices groups forward
 diagnosis pruner distill train structure.shrinking structure
 gradient_free.batches gradient_free.layer gradient_free.costs gradient_free.r2 gradient_free.d2
 gradient_free.mask_search gradient_free.scaling gradient_free.methods gradient_free.pruning gradient_free

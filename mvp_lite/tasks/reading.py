@@ -8,6 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from mvp_lite.hub import connection
 from mvp_lite.paths import data_path
 from mvp_lite.tasks.spans import answer_problem
 from mvp_lite.tasks.specs import SPECS, TASKS, TaskSpec
@@ -76,7 +77,8 @@ def _read_hub(name: str, spec: TaskSpec, split: str, limit: int | None) -> Colum
     import datasets
 
     try:
-        data = datasets.load_dataset(*spec.hub, split=split)
+        with connection():
+            data = datasets.load_dataset(*spec.hub, split=split)
     except (OSError, ValueError) as error:
         files = " and ".join(f"{stem}.jsonl[.gz]" for stem in ("train", spec.validation))
         raise OSError(
