@@ -125,9 +125,9 @@ def _replay(arguments: argparse.Namespace) -> int:
 
 
 def _api(arguments: argparse.Namespace) -> None:
-    from mvp_lite.course import api
+    from mvp_lite.course.api import reference
 
-    arguments.out.write_text(api.reference(), encoding="utf-8")
+    arguments.out.write_text(reference(), encoding="utf-8")
 
 
 def _edition(arguments: argparse.Namespace) -> None:

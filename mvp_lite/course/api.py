@@ -70,7 +70,7 @@ def _call(name: str, value: Any) -> str:
     for p in parameters:
         if p.kind is p.KEYWORD_ONLY and "*" not in found and not any(text.startswith("*") for text in found):
             found.append("*")
-        stars = {p.VAR_POSITIONAL: "*", p.VAR_KEYWORD: "**"}.get(p.kind, "")
+        stars = "*" if p.kind is p.VAR_POSITIONAL else "**" if p.kind is p.VAR_KEYWORD else ""
         found.append(f"{stars}{p.name}" + ("" if p.default is p.empty else f"={_default(p.default)}"))
     line = f"{name}({', '.join(found)})"
     if len(line) <= _WIDTH or not name.startswith("mvp."):
