@@ -21,9 +21,12 @@ from mvp_lite.pruner import Pruner
 if TYPE_CHECKING:
     from mvp_lite.distill import Teacher, distillation_loss
     from mvp_lite.gradient_free import prune_neurons
-    from mvp_lite.models import load_model, tokenizer_for
+    from mvp_lite.models import load_model
+    from mvp_lite.replaying import replay
+    from mvp_lite.storage.folder import save_pruned
     from mvp_lite.structure.shrinking import load_shrunk, shrink
     from mvp_lite.tasks import Task, load_task, make_task
+    from mvp_lite.tokenizer import tokenizer_for
     from mvp_lite.train import Result, fine_prune
     from mvp_lite.trainer import PruningCallback
 
@@ -48,6 +51,8 @@ __all__ = [
     "masks",
     "methods",
     "prune_neurons",
+    "replay",
+    "save_pruned",
     "schedule",
     "scores",
     "shrink",
@@ -67,8 +72,10 @@ _LAZY = {
     "load_task": "mvp_lite.tasks",
     "make_task": "mvp_lite.tasks",
     "prune_neurons": "mvp_lite.gradient_free",
+    "replay": "mvp_lite.replaying",
+    "save_pruned": "mvp_lite.storage.folder",
     "shrink": "mvp_lite.structure.shrinking",
-    "tokenizer_for": "mvp_lite.models",
+    "tokenizer_for": "mvp_lite.tokenizer",
 }
 
 if not TYPE_CHECKING:  # so that mypy reports a name that does not exist

@@ -25,10 +25,9 @@ def main(argv: list[str] | None = None) -> int:
     parser = build_parser()
     arguments = parser.parse_args(argv)
     try:
-        arguments.func(arguments)
+        return int(arguments.func(arguments) or 0)
     except (ValueError, OSError) as error:
         parser.exit(2, f"{parser.prog}: {error}\n")
-    return 0
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -61,6 +60,17 @@ def build_parser() -> argparse.ArgumentParser:
         "--distill", "--distil", action="store_true", help="print the table of the runs with a teacher instead"
     )
     table.set_defaults(func=_table)
+
+    again = commands.add_parser(
+        "replay", help="repeat the run of a saved model and compare (exit code 1: it differs, 2: it cannot be repeated)"
+    )
+    again.add_argument("card", type=Path, help="card.json, or the folder of the saved model")
+    again.add_argument("--model", metavar="NAME_OR_FOLDER", help="model to start from (default: the card's)")
+    again.add_argument("--data-dir", type=Path, metavar="FOLDER", help="folder of the task's data")
+    again.set_defaults(func=_replay)
+    api = commands.add_parser("api", help="write the reference of the public names")
+    api.add_argument("--out", type=Path, default=Path("docs") / "api.md", help="file (default: docs/api.md)")
+    api.set_defaults(func=_api)
 
     for name, what in (("student", "write the notebooks without answers"), ("teacher", "write the teacher's guide")):
         edition = commands.add_parser(name, help=what)
@@ -104,6 +114,20 @@ def _table(arguments: argparse.Namespace) -> None:
     ours = sorted(data_path("results").glob("small_*.csv"))
     paper = data_path("paper", "movement_tables.csv")
     _log(tables.markdown(tables.compare_with_paper(ours, paper, distill=arguments.distill)))
+
+
+def _replay(arguments: argparse.Namespace) -> int:
+    from mvp_lite.replaying import replay
+
+    outcome = replay(arguments.card, model=arguments.model, data_dir=arguments.data_dir)
+    _log(str(outcome))
+    return 0 if outcome.agrees else 1
+
+
+def _api(arguments: argparse.Namespace) -> None:
+    from mvp_lite.course.api import reference
+
+    arguments.out.write_text(reference(), encoding="utf-8")
 
 
 def _edition(arguments: argparse.Namespace) -> None:

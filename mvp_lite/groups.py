@@ -8,9 +8,13 @@ groups of equally many weights, see `mvp_lite.budgets`; a fraction of them is th
 
 from __future__ import annotations
 
+import ast
+import functools
+import inspect
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, ParamSpec
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +31,8 @@ __all__ = [
     "WeightGroups",
     "blocks",
     "columns",
+    "describe",
+    "find_described",
     "find_maker",
     "heads",
     "mixed",
@@ -147,6 +153,37 @@ class Pattern(WeightGroups):
 
 #: makes groups from a model and those of its matrices that may be used
 GroupMaker = Callable[[nn.Module, Sequence[PrunedMatrix]], Sequence[WeightGroups]]
+P = ParamSpec("P")
+
+
+@dataclass(frozen=True)
+class DescribedMaker:
+    """A maker of groups whose text is the call that made it: `blocks(32, 32)`."""
+
+    text: str
+    make: GroupMaker
+
+    def __call__(self, model: nn.Module, matrices: Sequence[PrunedMatrix]) -> Sequence[WeightGroups]:
+        return self.make(model, matrices)
+
+    def __repr__(self) -> str:
+        return self.text
+
+
+def _described(function: Callable[P, GroupMaker]) -> Callable[P, GroupMaker]:
+    """The function itself, whose makers know how they were made."""
+
+    @functools.wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> GroupMaker:
+        made = function(*args, **kwargs)
+        given = inspect.signature(function).bind(*args, **kwargs).arguments
+        known = {name: describe(value) if callable(value) else value for name, value in given.items()}
+        if any(callable(value) and known[name] is None for name, value in given.items()):
+            return made  # of a maker of the user's own
+        texts = {name: text if isinstance(given[name], DescribedMaker) else repr(text) for name, text in known.items()}
+        return DescribedMaker(f"{function.__name__}({', '.join(f'{k}={v}' for k, v in texts.items())})", made)
+
+    return call
 
 
 def weights(model: nn.Module, matrices: Sequence[PrunedMatrix]) -> list[WeightGroups]:
@@ -164,6 +201,7 @@ def columns(model: nn.Module, matrices: Sequence[PrunedMatrix]) -> list[WeightGr
     return [_along_one_side(matrix, out=False) for matrix in matrices]
 
 
+@_described
 def blocks(height: int, width: int) -> GroupMaker:
     """One score for each block of `height` outputs by `width` inputs (Lagunas et al. 2021).
 
@@ -179,6 +217,7 @@ def blocks(height: int, width: int) -> GroupMaker:
     return make
 
 
+@_described
 def n_of_m(m: int) -> GroupMaker:
     """Of every m neighbors along the input the best `density` * m stay: density 0.5 with m = 4 is the 2:4 pattern.
 
@@ -221,6 +260,7 @@ def neurons(model: nn.Module, matrices: Sequence[PrunedMatrix]) -> list[WeightGr
     return _by_units(model, matrices, "neurons")
 
 
+@_described
 def mixed(attention: str | GroupMaker | None = None, ffn: str | GroupMaker | None = None) -> GroupMaker:
     """Different groups in attention and FFN layers, for instance `mixed(blocks(32, 32), "neurons")`.
 
@@ -270,6 +310,39 @@ def find_maker(groups: str | GroupMaker) -> GroupMaker:
     if not callable(groups):
         raise TypeError(message)
     return groups
+
+
+def describe(groups: str | GroupMaker) -> str | None:
+    """A text from which `find_described` makes the same groups again; None for a function of the user's own."""
+    if isinstance(groups, str | DescribedMaker):
+        return str(groups)
+    return next((name for name, maker in GROUPS.items() if maker is groups), None)
+
+
+def find_described(text: str) -> str | GroupMaker:
+    """What `describe` described: a name, or a call like "mixed(attention=blocks(height=4, width=4))".
+
+    Raises:
+        ValueError: anything else; nothing is evaluated.
+    """
+    makers: dict[str, Callable[..., GroupMaker]] = {"blocks": blocks, "n_of_m": n_of_m, "mixed": mixed}
+
+    def value(node: ast.expr) -> Any:
+        if isinstance(node, ast.Constant):
+            return node.value
+        if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in makers):
+            raise TypeError(f"not a call of {', '.join(makers)}")
+        named = {keyword.arg: value(keyword.value) for keyword in node.keywords if keyword.arg}
+        return makers[node.func.id](*map(value, node.args), **named)
+
+    try:
+        made: Any = text if text in GROUPS else value(ast.parse(text, mode="eval").body)
+    except (SyntaxError, TypeError):
+        made = None
+    if not isinstance(made, str | DescribedMaker):
+        allowed = f"one of {', '.join(GROUPS)}, or a call of {', '.join(makers)}"
+        raise ValueError(f"groups={text!r}: must be {allowed}")
+    return made
 
 
 def _sum(terms: Sequence[Tensor]) -> Tensor:

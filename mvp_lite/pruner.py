@@ -484,12 +484,15 @@ class Pruner:
         )
 
     def report(self) -> pd.DataFrame:
-        """One row per pruned matrix: layer, shape, kept (entries), density, empty (nothing left)."""
-        import pandas as pd
+        """One row per pruned matrix: layer, shape, kept (entries), density, empty (nothing left).
+
+        Printed, it leaves out what all names begin with; its column `layer` has the full names.
+        """
+        from mvp_lite.report import Report
 
         pairs = zip(self.matrices, self._kept(), strict=True)
         rows = [(x.name, tuple(x.weight.shape), kept, kept / x.weight.numel(), kept == 0) for x, kept in pairs]
-        return pd.DataFrame(rows, columns=["layer", "shape", "kept", "density", "empty"])
+        return Report(rows, columns=["layer", "shape", "kept", "density", "empty"])
 
     def diagnosis(
         self,

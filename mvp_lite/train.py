@@ -11,7 +11,7 @@ import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -26,7 +26,9 @@ from mvp_lite.forward import evaluating
 from mvp_lite.methods import Method
 from mvp_lite.pruner import Pruner
 from mvp_lite.settings import Density, check_integer, check_positive, plain
+from mvp_lite.storage.record import describe_run
 from mvp_lite.tasks.loaders import as_task
+from mvp_lite.tokenizer import tokenizer_for
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -99,6 +101,8 @@ class Result:
         diagnosis: did the run work? Its `verdict` says it in a sentence, its `plot()` in a picture.
         scores: for each pruned matrix, or set of groups, the scores that decided its mask, on the CPU; empty for
             magnitude, whose scores are the absolute values of the masters.
+        tokenizer: the one the task was encoded with; None for a task without text.
+        record: where the model came from, the task and the arguments, for the card of `save`.
     """
 
     score: float
@@ -113,6 +117,41 @@ class Result:
     masters: dict[str, Tensor]
     scores: dict[str, Tensor]
     diagnosis: Diagnosis
+    tokenizer: Any = None
+    record: dict[str, Any] = field(default_factory=dict)
+
+    def save(self, folder: str | Path, *, overwrite: bool = False) -> Path:
+        """Save model, tokenizer and card into a folder that `transformers` reads without this package.
+
+        A folder that `save` wrote earlier is replaced; another one that is not empty only with `overwrite`. The card,
+        README.md and card.json, says how the model was made: `python -m mvp_lite replay card.json` repeats the run.
+
+        Raises:
+            TypeError: a model without `save_pretrained`.
+            FileExistsError: `folder` holds other files.
+        """
+        from mvp_lite.storage.folder import write_folder
+
+        return write_folder(self.model, folder, self.tokenizer, self.card(), overwrite=overwrite)
+
+    def push_to_hub(
+        self, repo_id: str, *, private: bool | None = None, token: str | None = None,
+        commit_message: str = "Upload pruned model",
+    ) -> str:  # fmt: skip
+        """Upload what `save` writes to the Hugging Face Hub, as "me/name"; returns the address."""
+        from mvp_lite.storage.folder import push_folder
+
+        options: dict[str, Any] = {"private": private, "token": token, "commit_message": commit_message}
+        return push_folder(self.model, repo_id, self.tokenizer, self.card(), **options)
+
+    def card(self) -> dict[str, Any]:
+        """What `save` writes to card.json: where the model came from, settings, scores, density by layer."""
+        from mvp_lite.storage.card import make_card
+
+        return make_card(
+            self.model, self.record, settings=self.settings, diagnosis=self.diagnosis, metrics=self.metrics,
+            density=self.density, report=self.report, seconds=self.seconds,
+        )  # fmt: skip
 
     def __repr__(self) -> str:
         method, task = self.settings["method"], self.settings["task"]
@@ -204,6 +243,7 @@ def fine_prune(
         UserWarning: the matrices to prune have many zeros already, as in a model that was pruned before; a checkpoint
             is damaged; `resume` finds none.
     """
+    arguments = dict(locals())
     import pandas as pd
     from tqdm.auto import tqdm
 
@@ -230,13 +270,15 @@ def fine_prune(
     checkpoints = None if output_dir is None else Checkpoints(output_dir, resume)
     save_steps = max(1, steps // 10) if save_steps is None else save_steps
     device = default_device() if device is None else torch.device(device)
-    encoded = task.encode(_tokenizer(model, task) if tokenizer is None else tokenizer)
+    tokenizer = _tokenizer(model, task) if tokenizer is None else tokenizer
+    encoded = task.encode(tokenizer)
     _check_attributes("task.encode(tokenizer)", encoded, EncodedTaskLike)
     encoded.check_head(model)
 
     teacher = Teacher(teacher) if isinstance(teacher, nn.Module) else teacher
     if teacher is not None and teacher.model.to(device) is model:
         raise ValueError("teacher is the model itself: give another one, fine-tuned on the task")
+    record = describe_run(arguments)
     model.to(device)
     trainable = [p for p in model.parameters() if p.requires_grad]
     frozen = _embeddings(model) if freeze_embeddings else []
@@ -322,6 +364,8 @@ def fine_prune(
         if pruner
         else {},
         diagnosis=_diagnosis(model, pruner, encoded, batch_size, device, rows, metrics["score"]),
+        tokenizer=tokenizer,
+        record=record,
     )
 
 
@@ -474,7 +518,6 @@ def _embeddings(model: nn.Module) -> list[nn.Parameter]:
 
 def _tokenizer(model: nn.Module, task: TaskLike) -> Any:
     """The task's own, or the one stored beside the model; None where nothing is known (`encode` then says so)."""
-    from transformers import AutoTokenizer
-
-    where = getattr(model, "name_or_path", "")
-    return AutoTokenizer.from_pretrained(where) if where and task.tokenizer is None else task.tokenizer
+    reads_text = hasattr(getattr(model, "config", None), "vocab_size")
+    known = reads_text and bool(getattr(model, "name_or_path", ""))
+    return tokenizer_for(model) if known and task.tokenizer is None else task.tokenizer

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mvp_lite.hub import connection
 from mvp_lite.paths import data_path
 from mvp_lite.tasks.files import read_file
 from mvp_lite.tasks.sources import Columns, Source
@@ -53,7 +54,8 @@ def _read_hub(name: str, spec: TaskSpec, split: str, limit: int | None) -> Sourc
     import datasets
 
     try:
-        data = datasets.load_dataset(*spec.hub, split=split)
+        with connection():
+            data = datasets.load_dataset(*spec.hub, split=split)
     except (OSError, ValueError) as error:
         files = " and ".join(f"{stem}.jsonl[.gz]" for stem in ("train", spec.validation))
         raise OSError(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -79,6 +81,14 @@ class Task:
     def size(self, split: str) -> int:
         """Number of examples of a split."""
         return len(self.examples[_check_split(split)][self.label_column])
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the examples of both splits in their order: equal for equal data, wherever they were read."""
+        found = hashlib.sha256()
+        for split in self.splits:
+            for column, values in sorted(self.examples[split].items()):
+                found.update(json.dumps([split, column, values], sort_keys=True).encode())
+        return found.hexdigest()
 
     def __repr__(self) -> str:
         counts = ", ".join(f"{self.size(split):,} {split}" for split in SPLITS)
