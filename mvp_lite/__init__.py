@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from mvp_lite.distill import Teacher, distillation_loss
     from mvp_lite.gradient_free import prune_neurons
     from mvp_lite.models import load_model, tokenizer_for
-    from mvp_lite.structure.shrinking import load_shrunk, shrink
+    from mvp_lite.structure.loading import load_shrunk
+    from mvp_lite.structure.shrinking import shrink
     from mvp_lite.tasks import Task, load_task
     from mvp_lite.train import Result, fine_prune
 
@@ -57,7 +58,7 @@ _LAZY = {
     "distillation_loss": "mvp_lite.distill",
     "fine_prune": "mvp_lite.train",
     "load_model": "mvp_lite.models",
-    "load_shrunk": "mvp_lite.structure.shrinking",
+    "load_shrunk": "mvp_lite.structure.loading",
     "load_task": "mvp_lite.tasks",
     "prune_neurons": "mvp_lite.gradient_free",
     "shrink": "mvp_lite.structure.shrinking",

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from mvp_lite.gradient_free.layer import Layer, of_type
-from mvp_lite.structure.units import Units, find_units
+from mvp_lite.gradient_free.layer import Layer, find_layers, of_type
+from mvp_lite.structure.units import Units
 
 __all__ = ["budget", "operations", "total_operations", "unit_operations"]
 
@@ -29,7 +29,7 @@ def operations(model: Any, length: float) -> dict[str, Any]:
     {"heads", "neurons", "per_head": [...], "per_neuron": [...]}: the sums, and for each layer what one unit costs.
     """
     found: dict[str, Any] = {"heads": 0.0, "neurons": 0.0, "per_head": [], "per_neuron": []}
-    for units in find_units(model):
+    for units in (layer.units for layer in find_layers(model)):
         each = unit_operations(units, length)
         found[units.unit_type] += units.count * each
         found["per_head" if units.unit_type == "heads" else "per_neuron"].append(each)
