@@ -10,13 +10,17 @@ from mvp_lite.structure.units import Units
 
 __all__ = ["budget", "operations", "total_operations", "unit_operations"]
 
+_OF_POSITIONS = ("pos_key_proj", "pos_query_proj")
+
 
 def unit_operations(units: Units, length: float) -> float:
     """Multiply-adds of one unit on one sequence of `length` tokens.
 
-    Its rows and columns, and for a head attention's two products; biases and normalization are left out.
+    Its rows and columns, and for a head attention's two products; biases, normalization and DeBERTa's relative
+    positions, whose maps run once for a batch, are left out.
     """
-    entries: int = sum(part.module.weight.numel() for part in units.parts)
+    of_tokens = [part for part in units.parts if not part.name.endswith(_OF_POSITIONS)]
+    entries: int = sum(part.module.weight.numel() for part in of_tokens)
     count = length * entries / units.count
     if units.unit_type == "heads":
         count += 2 * length**2 * units.columns.size
