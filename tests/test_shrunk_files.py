@@ -97,8 +97,8 @@ def test_forms_of_deberta(changed, tmp_path):
 
 def test_forms_of_t5(tmp_path):
     """Heads of self-attention go if every layer of the stack lost them; cross-attention keeps equally many."""
-    model = make("t5", feed_forward_proj="relu")
-    dead = {"encoder": [[0, 1], [1, 2]], "decoder": [[3], [3, 0], [3, 1]], "cross": [[0, 1], [2, 3], [1, 2]]}
+    model = make("t5", feed_forward_proj="relu", num_decoder_layers=2)
+    dead = {"encoder": [[0, 1], [1, 2]], "decoder": [[3, 1], [3, 0]], "cross": [[0, 1], [2, 3]]}
     for units in find_units(model):
         if units.unit_type == "heads":
             stack = "cross" if "EncDec" in units.name else units.name.split(".")[0]
@@ -106,7 +106,7 @@ def test_forms_of_t5(tmp_path):
             gone[dead[stack].pop(0)] = True
             remove(units, gone)
     small = mvp.shrink(model)
-    assert sizes(small)["heads"] == [3, 3, 3, 2, 3, 2, 3, 2]  # a decoder's layer: its own, then across
+    assert sizes(small)["heads"] == [3, 3, 3, 2, 3, 2]  # a decoder's layer: its own, then across
     assert difference(small, model) < 1e-10
     small.save_pretrained(tmp_path)
     loaded = mvp.load_shrunk(tmp_path, dtype=torch.float64).eval()
@@ -343,7 +343,8 @@ def is_refused_or_right(small, original, folder, seed):
 
 def test_damage_is_refused_or_harmless(saved, tmp_path):
     found = [is_refused_or_right(*saved, tmp_path / "damaged", seed) for seed in range(200)]
-    assert ("flip", "right") not in found and ("drop", "right") not in found and ("truncate", "right") not in found
+    assert not {("drop", "right"), ("shape", "right"), ("truncate", "right")} & set(found)
+    assert found.count(("flip", "refused")) > 20
 
 
 # --- checksums ----------------------------------------------------------------------------------------------------
