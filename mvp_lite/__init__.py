@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from mvp_lite.models import load_model
     from mvp_lite.replaying import replay
     from mvp_lite.storage.folder import save_pruned
-    from mvp_lite.structure.shrinking import load_shrunk, shrink
+    from mvp_lite.structure.loading import load_shrunk
+    from mvp_lite.structure.shrinking import shrink
     from mvp_lite.tasks import Task, load_task, make_task
     from mvp_lite.tokenizer import tokenizer_for
     from mvp_lite.train import Result, fine_prune
@@ -68,7 +69,7 @@ _LAZY = {
     "distillation_loss": "mvp_lite.distill",
     "fine_prune": "mvp_lite.train",
     "load_model": "mvp_lite.models",
-    "load_shrunk": "mvp_lite.structure.shrinking",
+    "load_shrunk": "mvp_lite.structure.loading",
     "load_task": "mvp_lite.tasks",
     "make_task": "mvp_lite.tasks",
     "prune_neurons": "mvp_lite.gradient_free",

@@ -78,7 +78,8 @@ class Outputs(dict):
 
 def run(method="movement", task=None, model=None, **options):
     given = {"batch_size": 16, "eval_steps": 3, "progress": False} | options
-    return mvp.fine_prune(model or Tiny(), task or Parity(), method, 0.25, **given)
+    density = 1.0 if method == "dense" else 0.25
+    return mvp.fine_prune(model or Tiny(), task or Parity(), method, density, **given)
 
 
 def interrupted(folder, method="movement", **options):
@@ -341,7 +342,7 @@ def test_a_batch_in_parts_is_the_whole_batch(method, count):
     sizes = []
     model = Tiny(dropout=0.0).double()
     model.register_forward_hook(lambda module, args, kwargs, out: sizes.append(len(kwargs["labels"])), with_kwargs=True)
-    options = {"steps": 6, "eval_steps": None, "score_lr": None if method == "dense" else 0.1}
+    options = {"steps": 6, "eval_steps": None, "score_lr": None if method in ("dense", "magnitude", "random") else 0.1}
     parts = run(method, InDouble(), model, gradient_accumulation_steps=count, **options)
     whole = run(method, InDouble(), Tiny(dropout=0.0).double(), **options)
     expected = [len(part) for part in np.array_split(range(16), count)]

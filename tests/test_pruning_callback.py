@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from nets import layers
+from nets import layers, used
 from safetensors.torch import load_file
 from test_trainer import DENSITY, LR, METHODS, REACH, SCORE_LR, STEPS, everything, make_model, make_rows
 from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
@@ -37,7 +37,9 @@ def plain_trainer(folder, device="cpu", seed=0, score=lambda _: 0.0, trainer_opt
 
 def make(folder, device="cpu", method="movement", pruning=None, **options):
     trainer = plain_trainer(folder, device, **options)
-    return trainer, mvp.PruningCallback(trainer, method, **(OPTIONS | REACH.get(method, {}) | (pruning or {})))
+    return trainer, mvp.PruningCallback(
+        trainer, method, **used(method, **(OPTIONS | REACH.get(method, {}) | (pruning or {})))
+    )
 
 
 class Keep(TrainerCallback):
@@ -90,7 +92,7 @@ def test_it_is_the_run_by_hand(run, tmp_path, device):
     model = make_model().to(device)
     hand = plain_trainer(tmp_path, device, trainer_options={"model": model}, **same)
     hand.create_optimizer()
-    options = OPTIONS | REACH.get(method, {}) | {"total_steps": STEPS, "seed": 3}
+    options = used(method, **(OPTIONS | REACH.get(method, {}) | {"total_steps": STEPS, "seed": 3}))
     pruner = mvp.Pruner(model, method, **options).attach(hand.optimizer)
     hand.train()
     assert differing(end, everything(hand, pruner)) == []
@@ -190,7 +192,7 @@ def test_a_model_that_is_pruned_already_is_noticed(tmp_path):
     trainer, _ = make(tmp_path)
     trainer.train()
     second = plain_trainer(tmp_path, trainer_options={"model": trainer.model})
-    mvp.PruningCallback(second, "magnitude", **OPTIONS)
+    mvp.PruningCallback(second, "magnitude", **used("magnitude", **OPTIONS))
     with pytest.warns(UserWarning, match=r"a fraction of 0\.2 .* pruned already.*hold_zeros"):
         second.train()
 

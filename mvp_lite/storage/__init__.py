@@ -1,1 +1,1 @@
-"""Pruned models in folders: weights, tokenizer, and a card that says how they were made."""
+"""Pruned models in files: formats, checksums, and a card that says how a model was made."""
