@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from mvp_lite.distill import Teacher, distillation_loss
     from mvp_lite.gradient_free import prune_neurons
     from mvp_lite.models import load_model, tokenizer_for
+    from mvp_lite.storage.csr import to_csr
+    from mvp_lite.storage.onnx import export_onnx
     from mvp_lite.structure.shrinking import load_shrunk, shrink
     from mvp_lite.tasks import Task, load_task
     from mvp_lite.train import Result, fine_prune
@@ -34,6 +36,7 @@ __all__ = [
     "Teacher",
     "data_path",
     "distillation_loss",
+    "export_onnx",
     "fine_prune",
     "groups",
     "layers",
@@ -46,6 +49,7 @@ __all__ = [
     "schedule",
     "scores",
     "shrink",
+    "to_csr",
     "tokenizer_for",
 ]
 
@@ -55,12 +59,14 @@ _LAZY = {
     "Task": "mvp_lite.tasks",
     "Teacher": "mvp_lite.distill",
     "distillation_loss": "mvp_lite.distill",
+    "export_onnx": "mvp_lite.storage.onnx",
     "fine_prune": "mvp_lite.train",
     "load_model": "mvp_lite.models",
     "load_shrunk": "mvp_lite.structure.shrinking",
     "load_task": "mvp_lite.tasks",
     "prune_neurons": "mvp_lite.gradient_free",
     "shrink": "mvp_lite.structure.shrinking",
+    "to_csr": "mvp_lite.storage.csr",
     "tokenizer_for": "mvp_lite.models",
 }
 

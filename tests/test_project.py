@@ -20,10 +20,11 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 ORDER = """
 paths _selection masks scores schedule layers penalty_control methods structure.units matrices groups forward
 diagnosis pruner distill train structure.shrinking structure
+storage storage.csr storage.onnx
 gradient_free.batches gradient_free.layer gradient_free.costs gradient_free.r2 gradient_free.d2
 gradient_free.mask_search gradient_free.scaling gradient_free.methods gradient_free.pruning gradient_free
 tasks.toy.language tasks.toy.pretraining tasks.toy tasks.specs tasks.spans tasks.reading tasks.encoding
-tasks.evaluation tasks.task tasks models
+tasks.evaluation tasks.task tasks models latency.variants latency.timing latency.report latency
 experiments.table experiments.subsets experiments.settings experiments.remedies experiments.recipes
 experiments.grid experiments.lambdas experiments.structured experiments.unlabeled experiments.sizes
 experiments.probes experiments.mechanism experiments
