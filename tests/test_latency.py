@@ -58,6 +58,14 @@ def test_structure_in_a_model_of_full_size(auto, tmp_path) -> None:
     assert list(table["variant"]) == ["dense", "masked", "shrunk", "int8", "int8 shrunk"]
 
 
+def test_a_folder_of_sparse_files(tmp_path) -> None:
+    sparse = pytest.importorskip("mvp_lite.storage.sparse")
+    model = pruned("bert")
+    sparse.save_sparse(model, tmp_path)
+    found, expected = latency.load(tmp_path).state_dict(), model.state_dict()
+    assert all(torch.equal(found[name], value) for name, value in expected.items())
+
+
 def test_what_cannot_be_measured_is_said(monkeypatch) -> None:
     torch.manual_seed(0)
     table = latency.measure(hf.BertModel(hf.BertConfig(**COMMON)), **QUICK)

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
+from random import Random
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -41,7 +42,7 @@ def measure(
 ) -> pd.DataFrame:
     """How long each variant of a model takes for a batch, on this machine.
 
-    All variants take turns in one process, so that what else the machine does hits them alike; each speed-up is taken
+    All variants take turns in one process, in an order that changes, so that what else the machine does hits them alike; each speed-up is taken
     within a round. With one thread the clock counts the processor's time, otherwise the time that passes.
 
     Args:
@@ -152,16 +153,19 @@ def crossings(table: pd.DataFrame) -> dict[int, float | None]:
 def _interleaved(
     work: Mapping[str, Callable[[], Any]], clock: Callable[[], float], rounds: int, seconds: float
 ) -> dict[str, list[float]]:
-    """Times of every piece of work, one after the other in each round, after a first round that does not count."""
+    """Times of every piece of work in each round, after a first round that does not count.
+
+    The order is shuffled, since what ran before decides what is in the cache.
+    """
     times: dict[str, list[float]] = {name: [] for name in work}
     began = time.perf_counter()
     for run in work.values():
         run()
-    each = time.perf_counter() - began
+    each, order = time.perf_counter() - began, Random(0)
     for _ in range(int(min(rounds, max(3, seconds / each)))):
-        for name, run in work.items():
+        for name in order.sample(list(work), len(work)):
             start = clock()
-            run()
+            work[name]()
             times[name].append(clock() - start)
     return times
 

@@ -47,6 +47,8 @@ def load(folder: str | Path) -> Any:
         raise FileNotFoundError(f"folder={str(folder)!r}: no such folder; save_pretrained(folder) writes one")
     if not (path / "config.json").is_file():
         raise FileNotFoundError(f"folder={str(folder)!r} has no config.json; save_pretrained(folder) writes one")
+    if (path / "sparse.safetensors").is_file() and find_spec("mvp_lite.storage.sparse") is not None:
+        return import_module("mvp_lite.storage.sparse").load_sparse(path).float().eval()
     return load_shrunk(path).float().eval()
 
 
