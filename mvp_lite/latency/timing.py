@@ -42,8 +42,9 @@ def measure(
 ) -> pd.DataFrame:
     """How long each variant of a model takes for a batch, on this machine.
 
-    All variants take turns in one process, in an order that changes, so that what else the machine does hits them alike; each speed-up is taken
-    within a round. With one thread the clock counts the processor's time, otherwise the time that passes.
+    All variants take turns in one process, in an order that changes, so that what else the machine does hits them
+    alike; each speed-up is taken within a round. With one thread the clock counts the processor's time, otherwise the
+    time that passes.
 
     Args:
         model: a model (plain or shrunk), or the folder that holds one.
