@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from mvp_lite.gradient_free import prune_neurons
     from mvp_lite.models import load_model
     from mvp_lite.replaying import replay
+    from mvp_lite.storage.csr import to_csr
     from mvp_lite.storage.folder import save_pruned
+    from mvp_lite.storage.onnx import export_onnx
     from mvp_lite.structure.loading import load_shrunk
     from mvp_lite.structure.shrinking import shrink
     from mvp_lite.tasks import Task, load_task, make_task
@@ -41,6 +43,7 @@ __all__ = [
     "Teacher",
     "data_path",
     "distillation_loss",
+    "export_onnx",
     "fine_prune",
     "groups",
     "hold_zeros",
@@ -57,6 +60,7 @@ __all__ = [
     "schedule",
     "scores",
     "shrink",
+    "to_csr",
     "tokenizer_for",
 ]
 
@@ -67,6 +71,7 @@ _LAZY = {
     "Task": "mvp_lite.tasks",
     "Teacher": "mvp_lite.distill",
     "distillation_loss": "mvp_lite.distill",
+    "export_onnx": "mvp_lite.storage.onnx",
     "fine_prune": "mvp_lite.train",
     "load_model": "mvp_lite.models",
     "load_shrunk": "mvp_lite.structure.loading",
@@ -76,6 +81,7 @@ _LAZY = {
     "replay": "mvp_lite.replaying",
     "save_pruned": "mvp_lite.storage.folder",
     "shrink": "mvp_lite.structure.shrinking",
+    "to_csr": "mvp_lite.storage.csr",
     "tokenizer_for": "mvp_lite.tokenizer",
 }
 

@@ -49,6 +49,16 @@ def build_parser() -> argparse.ArgumentParser:
     _experiment(commands, Study, run_study, "prune a dense model without labels: methods x budgets x samples of text")
     _experiment(commands, Mechanism, run_mechanism, "look inside fine-pruning runs, to see why they fail or succeed")
 
+    speed = commands.add_parser(
+        "speed", help="measure a saved model on this machine: dense, sparse, shrunk, in 8 bits …"
+    )
+    speed.add_argument("folder", type=Path, help="what save_pretrained wrote")
+    speed.add_argument("--batch", type=int, nargs="+", default=[1, 8], help="numbers of examples (default: 1 8)")
+    speed.add_argument("--length", type=int, nargs="+", default=[32, 128], help="numbers of tokens (default: 32 128)")
+    speed.add_argument("--threads", type=int, default=1)
+    speed.add_argument("--rounds", type=int, default=20, help="runs of each variant, at most (default: 20)")
+    speed.add_argument("--out", type=Path, help="JSON file; a picture (PNG) is written beside it")
+    speed.set_defaults(func=_speed)
     figure = commands.add_parser("figure", help="draw score against density from a results file")
     figure.add_argument("--results", type=Path, help="results file (default: data/results/toy.csv)")
     figure.add_argument("--out", type=Path, help="PNG file (default: data/results/score_against_density.png)")
@@ -92,6 +102,14 @@ def _experiment(commands: Any, settings: type[Settings], run: Callable[..., None
 
 def _build(arguments: argparse.Namespace) -> None:
     toy.build(arguments.out or data_path("toy"), replace(toy.Recipe(), seed=arguments.seed))
+
+
+def _speed(arguments: argparse.Namespace) -> None:
+    from mvp_lite.latency import report
+
+    options = (arguments.folder, arguments.batch, arguments.length, arguments.threads, arguments.rounds, arguments.out)
+    for line in report.run(*options):
+        _log(line)
 
 
 def _figure(arguments: argparse.Namespace) -> None:

@@ -23,9 +23,10 @@ storage.checksums structure.shrinking structure.loading structure targets matric
 diagnosis report pruner
 tasks.toy.language tasks.toy.pretraining tasks.toy tasks.specs tasks.spans tasks.entities tasks.sources tasks.files
 tasks.reading tasks.columns tasks.encoding tasks.evaluation tasks.task tasks.loading tasks.loaders tasks models
-distill storage.record storage.card storage.folder storage checkpoints train trainer replaying
+distill storage.csr storage.onnx storage.record storage.card storage.folder storage checkpoints train trainer replaying
 gradient_free.batches gradient_free.layer gradient_free.costs gradient_free.r2 gradient_free.d2
 gradient_free.mask_search gradient_free.scaling gradient_free.methods gradient_free.pruning gradient_free
+latency.variants latency.timing latency.report latency
 experiments.table experiments.subsets experiments.settings experiments.remedies experiments.recipes
 experiments.grid experiments.lambdas experiments.structured experiments.unlabeled experiments.sizes
 experiments.probes experiments.mechanism experiments
