@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from mvp_lite.distill import Teacher, distillation_loss
     from mvp_lite.gradient_free import prune_neurons
     from mvp_lite.models import load_model, tokenizer_for
+    from mvp_lite.storage.sparse import load_sparse, save_sparse
     from mvp_lite.structure.shrinking import load_shrunk, shrink
     from mvp_lite.tasks import Task, load_task
     from mvp_lite.train import Result, fine_prune
@@ -39,10 +40,12 @@ __all__ = [
     "layers",
     "load_model",
     "load_shrunk",
+    "load_sparse",
     "load_task",
     "masks",
     "methods",
     "prune_neurons",
+    "save_sparse",
     "schedule",
     "scores",
     "shrink",
@@ -58,8 +61,10 @@ _LAZY = {
     "fine_prune": "mvp_lite.train",
     "load_model": "mvp_lite.models",
     "load_shrunk": "mvp_lite.structure.shrinking",
+    "load_sparse": "mvp_lite.storage.sparse",
     "load_task": "mvp_lite.tasks",
     "prune_neurons": "mvp_lite.gradient_free",
+    "save_sparse": "mvp_lite.storage.sparse",
     "shrink": "mvp_lite.structure.shrinking",
     "tokenizer_for": "mvp_lite.models",
 }

@@ -20,6 +20,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 ORDER = """
 paths _selection masks scores schedule layers penalty_control methods structure.units matrices groups forward
 diagnosis pruner distill train structure.shrinking structure
+storage.positions storage.index storage.building storage.sparse storage
 gradient_free.batches gradient_free.layer gradient_free.costs gradient_free.r2 gradient_free.d2
 gradient_free.mask_search gradient_free.scaling gradient_free.methods gradient_free.pruning gradient_free
 tasks.toy.language tasks.toy.pretraining tasks.toy tasks.specs tasks.spans tasks.reading tasks.encoding
