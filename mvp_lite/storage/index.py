@@ -68,7 +68,7 @@ class Entry:
         if self.kept is not None:
             parts["positions"] = ("uint8", None)
         if self.values == "int8" != self.dtype:
-            parts["scales"] = ("float32", self.shape[:1])
+            parts["scales"] = ("float32", self.shape[:1] if self.kept is None else (1,))
         return parts | {"values": (self.values, self.shape if self.kept is None else (self.kept,))}
 
 
