@@ -145,7 +145,15 @@ def measure_scores(args: argparse.Namespace) -> None:
                 model = mvp.load_model(args.model, task, seed=seed)
                 model.config.name_or_path = str(args.model)
                 mvp.fine_prune(
-                    model, task, density=density, steps=args.steps, lr=args.lr, seed=seed, bf16=args.bf16, device="cpu"
+                    model,
+                    task,
+                    density=density,
+                    steps=args.steps,
+                    lr=args.lr,
+                    seed=seed,
+                    bf16=args.bf16,
+                    device="cpu",
+                    progress=False,
                 )
             encoded = task.encode(mvp.tokenizer_for(model))
             with tempfile.TemporaryDirectory() as name:

@@ -199,6 +199,18 @@ def test_rounded_values(tmp_path):
         assert same == [n in exact for n in (0, 1)]
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_matrices_that_lose_nothing_in_16_bits(dtype, tmp_path):
+    torch.manual_seed(0)
+    model = nn.ModuleList([nn.Linear(64, 64), nn.Linear(64, 64)]).to(dtype).float()
+    model[1].weight.data[0, 0] += 1e-7
+    mvp.save_sparse(model, tmp_path)
+    parts, _ = read_parts(tmp_path / FILE)
+    assert {parts[f"{n}.weight/values"][0] for n in (0, 1)} == {"F16" if dtype == torch.float16 else "BF16", "F32"}
+    again = nn.ModuleList([nn.Linear(64, 64), nn.Linear(64, 64)])
+    assert same_tensors(model, mvp.load_sparse(tmp_path, model=again))
+
+
 def test_a_pruned_model_with_its_tokenizer(tmp_path):
     task = mvp.load_task("toy/inference", limit=200)
     model = mvp.load_model("toy", task)

@@ -22,8 +22,9 @@ DTYPES = {
     "float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16", "int64": "I64", "int32": "I32",
     "int16": "I16", "int8": "I8", "uint8": "U8", "bool": "BOOL", "float8_e4m3fn": "F8_E4M3", "float8_e5m2": "F8_E5M2",
 }  # fmt: skip
-#: types whose values may be stored rounded, and to what
-ROUNDED = {"float64": ("float16", "int8"), "float32": ("float16", "int8"), "float16": ("int8",), "bfloat16": ("int8",)}
+#: types whose values may be stored in a narrower type, and which
+_NARROWER = ("float16", "bfloat16", "int8")
+ROUNDED = {"float64": _NARROWER, "float32": _NARROWER, "float16": ("int8",), "bfloat16": ("int8",)}
 # Zeros are stored in no space: without a limit, a file of a few bytes could ask for all memory.
 _EXPANSION, _ALWAYS = 1000, 2**26
 

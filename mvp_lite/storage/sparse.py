@@ -40,10 +40,11 @@ def save_sparse(model: nn.Module, folder: str | Path, values: str = "exact", tok
         model: any module, plain (that is, after `pruner.finalize()`).
         folder: made where it does not exist; files of the same names in it are replaced.
         values: "exact" keeps every bit of the entries that are not zero; zeros of sparse matrices lose their sign,
-            which pruning leaves at random. "float16" rounds all floating-point parameters with at least two dimensions,
-            dense ones (such as embeddings) included; "int8" rounds them to 255 equidistant levels, between minus and
-            plus the largest absolute value of a sparse matrix, or of each row of a dense one. A tensor whose values do
-            not fit, for example because one is infinite, is kept exactly.
+            which pruning leaves at random. Matrices that lose nothing in 16 bits, such as frozen embeddings from a
+            checkpoint in half precision, are stored in 16 bits. "float16" rounds all floating-point parameters with at
+            least two dimensions, dense ones (such as embeddings) included; "int8" rounds them to 255 equidistant
+            levels, between minus and plus the largest absolute value of a sparse matrix, or of each row of a dense one.
+            A tensor whose values do not fit, for example because one is infinite, is kept exactly.
         tokenizer: saved beside the model.
 
     Raises:
@@ -60,8 +61,8 @@ def save_sparse(model: nn.Module, folder: str | Path, values: str = "exact", tok
     for name, tensor in names.items():
         if tensor.device.type == "meta" or _name(tensor.dtype) not in DTYPES:
             raise ValueError(f"model: {name} is of type {tensor.dtype} on {tensor.device} and cannot be stored")
-        rounded = values if isinstance(tensor, nn.Parameter) and tensor.ndim >= 2 else "exact"
-        parts, entries[name] = _store(tensor.detach().cpu(), rounded)
+        how = values if isinstance(tensor, nn.Parameter) and tensor.ndim >= 2 else "as is"
+        parts, entries[name] = _store(tensor.detach().cpu(), how)
         stored |= {f"{name}/{part}": content for part, content in parts.items()}
 
     folder = Path(folder).expanduser()
@@ -151,7 +152,7 @@ def _store(x: Tensor, values: str) -> tuple[dict[str, Tensor], Entry]:
     parts: dict[str, Tensor] = {}
     if len(kept) < len(flat):
         code = torch.frombuffer(bytearray(encode(kept)), dtype=torch.uint8)
-        width = min(flat.element_size(), {"exact": 8, "float16": 2, "int8": 1}[values])
+        width = min(flat.element_size(), {"float16": 2, "int8": 1}.get(values, 8))
         if code.nbytes + width * len(kept) < width * len(flat):
             parts["positions"] = code
     # The kept entries of a sparse matrix have one scale: one for each row would take a fifth more space at 3 %.
@@ -165,7 +166,15 @@ def _store(x: Tensor, values: str) -> tuple[dict[str, Tensor], Entry]:
 
 def _round(table: Tensor, values: str) -> tuple[Tensor, dict[str, Tensor]]:
     """The rows in the type in which their values are stored, and their scales where there are any."""
-    if values == "exact" or values not in ROUNDED.get(_name(table.dtype), ()) or table.numel() == 0:
+    narrower = ROUNDED.get(_name(table.dtype), ())
+    if table.numel() == 0 or (values != "exact" and values not in narrower):
+        return table, {}
+    if values == "exact":
+        for dtype in (torch.float16, torch.bfloat16):
+            half = table.to(dtype)
+            again = half.to(table.dtype)
+            if _name(dtype) in narrower and np.array_equal(_bits(again.reshape(-1)), _bits(table.reshape(-1))):
+                return half, {}
         return table, {}
     if values == "float16":
         half = table.half()
