@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from mvp_lite.storage.csr import to_csr
     from mvp_lite.storage.folder import save_pruned
     from mvp_lite.storage.onnx import export_onnx
+    from mvp_lite.storage.sparse import load_sparse, save_sparse
     from mvp_lite.structure.loading import load_shrunk
     from mvp_lite.structure.shrinking import shrink
     from mvp_lite.tasks import Task, load_task, make_task
@@ -50,6 +51,7 @@ __all__ = [
     "layers",
     "load_model",
     "load_shrunk",
+    "load_sparse",
     "load_task",
     "make_task",
     "masks",
@@ -57,6 +59,7 @@ __all__ = [
     "prune_neurons",
     "replay",
     "save_pruned",
+    "save_sparse",
     "schedule",
     "scores",
     "shrink",
@@ -75,11 +78,13 @@ _LAZY = {
     "fine_prune": "mvp_lite.train",
     "load_model": "mvp_lite.models",
     "load_shrunk": "mvp_lite.structure.loading",
+    "load_sparse": "mvp_lite.storage.sparse",
     "load_task": "mvp_lite.tasks",
     "make_task": "mvp_lite.tasks",
     "prune_neurons": "mvp_lite.gradient_free",
     "replay": "mvp_lite.replaying",
     "save_pruned": "mvp_lite.storage.folder",
+    "save_sparse": "mvp_lite.storage.sparse",
     "shrink": "mvp_lite.structure.shrinking",
     "to_csr": "mvp_lite.storage.csr",
     "tokenizer_for": "mvp_lite.tokenizer",

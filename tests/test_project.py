@@ -23,7 +23,8 @@ storage.checksums structure.shrinking structure.loading structure targets matric
 diagnosis report pruner
 tasks.toy.language tasks.toy.pretraining tasks.toy tasks.specs tasks.spans tasks.entities tasks.sources tasks.files
 tasks.reading tasks.columns tasks.encoding tasks.evaluation tasks.task tasks.loading tasks.loaders tasks models
-distill storage.csr storage.onnx storage.record storage.card storage.folder storage checkpoints train trainer replaying
+distill storage.csr storage.onnx storage.positions storage.index storage.building storage.sparse
+storage.record storage.card storage.folder storage checkpoints train trainer replaying
 gradient_free.batches gradient_free.layer gradient_free.costs gradient_free.r2 gradient_free.d2
 gradient_free.mask_search gradient_free.scaling gradient_free.methods gradient_free.pruning gradient_free
 latency.variants latency.timing latency.report latency

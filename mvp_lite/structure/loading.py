@@ -16,7 +16,7 @@ from mvp_lite.structure.units import find_units
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["load_shrunk"]
+__all__ = ["load_shrunk", "planned_sizes", "shrink_to"]
 
 #: options that say where on the Hub, and in the cache, files are
 _PLACES = ("revision", "token", "cache_dir", "subfolder", "local_files_only", "force_download", "proxies")
@@ -46,7 +46,7 @@ def load_shrunk(folder: str | Path, **options: Any) -> PreTrainedModel:
     places = {name: options[name] for name in _PLACES if name in options}
     config = _read_config(folder, places)
     architecture = _architecture(folder, config)
-    plan = _plan(folder, config)
+    plan = planned_sizes(folder, config)
     for file in _weights(folder, options.get("variant"), places):
         _intact(folder, file)
 
@@ -55,7 +55,7 @@ def load_shrunk(folder: str | Path, **options: Any) -> PreTrainedModel:
 
         def build(self: nn.Module, config: Any, *args: Any, **kwargs: Any) -> None:
             architecture.__init__(self, config, *args, **kwargs)
-            _shrink_to(folder, self, plan)
+            shrink_to(folder, self, plan)
 
         built = type(architecture.__name__, (architecture,), {"__init__": build})
     try:
@@ -105,7 +105,7 @@ def _architecture(folder: str | Path, config: Any) -> Any:
     return found
 
 
-def _plan(folder: str | Path, config: Any) -> dict[str, list[int]] | None:
+def planned_sizes(folder: str | Path, config: Any) -> dict[str, list[int]] | None:
     """The sizes in `config.json`, or None if it has none."""
     if not hasattr(config, KEY):
         return None
@@ -163,7 +163,7 @@ def _listed(names: list[str]) -> str:
     return ", ".join(names[:_NAMED]) + more
 
 
-def _shrink_to(folder: str | Path, model: nn.Module, plan: dict[str, list[int]]) -> None:
+def shrink_to(folder: str | Path, model: nn.Module, plan: dict[str, list[int]]) -> None:
     """Give a newly built model the sizes of `plan`; its weights are loaded afterwards."""
     where, found = f"{folder}: {KEY} in config.json", find_units(model)
     counts: dict[str, int] = {}
