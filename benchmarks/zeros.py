@@ -62,7 +62,7 @@ def main() -> None:
     args = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)
-    command = f"python benchmarks/zeros.py --rounds {args.rounds}"
+    command = f"python benchmarks/zeros.py --rounds {args.rounds} --seconds {args.seconds:g}"
     results: dict[str, Any] = {"about": about(command) | {"command": command}}
     for name, size in MODELS.items():
         found: dict[str, Any] = results.setdefault(name, {})

@@ -621,7 +621,7 @@ def test_what_is_said_of_zeros() -> None:
     ranges = [f(row[form] for row in zeros_rows()) for form in ("CSR, 10 %", "CSR, 3 %", "int8") for f in (min, max)]
     assert said("speed.md", sentence) == tuple(f"{value:.1f}" for value in ranges)
     for encoder in ENCODERS:
-        assert min(found[encoder]["break-even density by tokens"].values()) >= 0.2
+        assert min(found[encoder]["break-even density by tokens"].values()) > 0.15
 
 
 def test_how_long_pruning_without_labels_takes() -> None:
