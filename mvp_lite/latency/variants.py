@@ -16,7 +16,8 @@ from torch import Tensor
 
 from mvp_lite.storage.csr import to_csr
 from mvp_lite.storage.onnx import export_onnx
-from mvp_lite.structure.shrinking import KEY, load_shrunk, shrink, sizes
+from mvp_lite.structure.loading import load_shrunk
+from mvp_lite.structure.shrinking import KEY, shrink, sizes
 
 __all__ = ["VARIANTS", "build", "load", "random_batch"]
 
