@@ -112,9 +112,21 @@ def _fill_tokenizer(card: Mapping[str, Any], folder: Path, given: dict[str, Any]
 
 def _load_task(described: Mapping[str, Any], data_dir: str | Path | None) -> Any:
     name = described["name"]
-    if name not in TASKS:
-        raise ValueError(f"the card's task {name!r} is not one of load_task's: give it as replay(path, task=...)")
-    task = load_task(name, data_dir, max_length=described["max_length"], doc_stride=described["doc_stride"])
+    options = {"max_length": described.get("max_length")}
+    if described.get("task_type") == "span":
+        options["doc_stride"] = described["doc_stride"]
+    if name in TASKS:
+        task = load_task(name, data_dir, **options)
+    elif data_dir is not None and "columns" in described:
+        options |= {
+            argument: described[argument] for argument in ("task_type", "metric", "labels") if described[argument]
+        }
+        task = load_task(Path(data_dir), **described["columns"], **options)
+    else:
+        raise ValueError(
+            f"the card's task {name!r} is not one of load_task's: give its folder as data_dir= (--data-dir), or the "
+            "task itself as replay(path, task=...)"
+        )
     for split in task.splits:  # load_task(limit=...) keeps the first examples
         if task.size(split) > described[split]:
             task = task.subset(split, range(described[split]))

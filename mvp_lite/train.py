@@ -243,12 +243,12 @@ def fine_prune(
         UserWarning: the matrices to prune have many zeros already, as in a model that was pruned before; a checkpoint
             is damaged; `resume` finds none.
     """
-    arguments = dict(locals())
+    arguments = dict(locals())  # for the card
     import pandas as pd
     from tqdm.auto import tqdm
 
     started = time.perf_counter()
-    task = as_task(task, model, validation, metric, tokenizer, steps)
+    arguments["task"] = task = as_task(task, model, validation, metric, tokenizer, steps)
     _check_attributes("task", task, TaskLike)
     seed, batch_size = check_integer("seed", seed), check_integer("batch_size", batch_size)
     batch_size = getattr(task, "batch_size", None) or batch_size

@@ -336,7 +336,8 @@ class TestModelsAndRuns:
         mean = np.mean([row["price"] for row in PRICES])
         small = [{**row, "price": (row["price"] - mean) / 1e3} for row in PRICES]
         results = [
-            quick(data, {"label": "price", "validation": data}, steps=40, method="dense") for data in (small, PRICES)
+            quick(data, {"label": "price", "validation": data}, steps=40, method="dense", density=1.0)
+            for data in (small, PRICES)
         ]
         assert results[0].score > 80 and results[1].score > 80
         assert results[1].metrics["loss"] < 0.3 * np.var([row["price"] for row in PRICES])

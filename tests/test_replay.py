@@ -82,10 +82,11 @@ def test_data_and_model_of_ones_own(saved, task, tmp_path):
 
     def change(card):
         card["base_model"]["name"] = "local folder base"
+        card["task"]["name"] = "sst2"  # the same columns and labels
 
     path = changed(saved, tmp_path, change)
     with pytest.raises(ValueError, match=r"the card's model is local folder base: give .* model="):
-        mvp.replay(path)
+        mvp.replay(path, data_dir=tmp_path)
     outcome = mvp.replay(path, model=tmp_path / "base", data_dir=tmp_path, progress=False)
     assert outcome.comparison["data"] == outcome.comparison["starting weights"] == "the same"
 
@@ -134,5 +135,23 @@ def test_what_is_not_a_card(text, message, tmp_path, capsys):
 
 def test_a_task_of_ones_own_has_to_be_given(saved, tmp_path):
     path = changed(saved, tmp_path, lambda card: card["task"].update(name="mine"))
-    with pytest.raises(ValueError, match=r"task 'mine' is not one of load_task's: give it as replay\(path, task="):
+    with pytest.raises(
+        ValueError, match=r"task 'mine' is not one of load_task's: give .* data_dir= .* replay\(path, task="
+    ):
         mvp.replay(path)
+
+
+def test_a_folder_of_ones_own(task, tmp_path):
+    data = tmp_path / "data"
+    data.mkdir()
+    for split in task.splits:
+        columns = task.examples[split]
+        lines = (
+            json.dumps({"review": text, "liked": ["no", "yes"][label]})
+            for text, label in zip(columns["sentence"], columns["label"], strict=True)
+        )
+        (data / f"{split}.jsonl").write_text("\n".join(lines))
+    own = mvp.load_task(data, text="review", label="liked")
+    card = run(own, method="magnitude", density=0.5).save(tmp_path / "saved")
+    outcome = mvp.replay(card, data_dir=data, progress=False)
+    assert outcome.agrees and outcome.comparison["data"] == "the same"

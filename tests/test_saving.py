@@ -195,7 +195,9 @@ def test_what_cannot_be_saved_is_named(encoder, tmp_path):
 
 
 def test_a_shrunk_model_says_how_to_load_it(result, tmp_path):
-    small = mvp.shrink(result.model)
+    uneven = copy.deepcopy(result.model)
+    uneven.bert.encoder.layer[0].output.dense.weight.data[:, :7] = 0.0  # seven neurons of one layer alone
+    small = mvp.shrink(uneven)
     folder = mvp.save_pruned(small, tmp_path / "small", tokenizer=result.tokenizer)
     assert card_of(folder)["load"] == "mvp_lite.load_shrunk(folder)"
     assert 'mvp.load_shrunk("small")' in (folder / "README.md").read_text()

@@ -50,7 +50,8 @@ def load(folder: str | Path) -> Any:
         raise FileNotFoundError(f"folder={str(folder)!r} has no config.json; save_pretrained(folder) writes one")
     if (path / "sparse.safetensors").is_file() and find_spec("mvp_lite.storage.sparse") is not None:
         return import_module("mvp_lite.storage.sparse").load_sparse(path).float().eval()
-    return load_shrunk(path).float().eval()
+    model: Any = load_shrunk(path)
+    return model.float().eval()
 
 
 def random_batch(model: Any, batch: int, length: int) -> dict[str, Tensor]:

@@ -31,7 +31,11 @@ def describe_run(arguments: Mapping[str, Any]) -> dict[str, Any]:
 
     "arguments" has those that can be given again, "not_recorded" says of each other one what it was.
     """
-    given = {name: value for name, value in arguments.items() if name not in ("model", "task", "options")}
+    given = {
+        name: value
+        for name, value in arguments.items()
+        if name not in ("model", "task", "validation", "metric", "options")
+    }
     given |= arguments.get("options", {})
     recorded, other = {}, {}
     for name, value in given.items():
@@ -77,8 +81,11 @@ def describe_task(task: Any) -> dict[str, Any]:
     if os.path.isabs(found["name"]):
         found["name"] = f"local folder {Path(found['name']).name}"
     for name in ("task_type", "metric", "labels", "max_length", "doc_stride"):
-        if hasattr(task, name):
+        if isinstance(getattr(task, name, None), str | int | list):  # the metric of a DataLoader is a function
             found[name] = plain(getattr(task, name))
+    if hasattr(task, "text_columns") and hasattr(task, "label_column"):
+        text = list(task.text_columns)
+        found["columns"] = {"text": text[0] if len(text) == 1 else text, "label": task.label_column}
     if hasattr(task, "size"):
         found |= {split: task.size(split) for split in ("train", "validation")}
     if hasattr(task, "fingerprint"):
