@@ -203,7 +203,9 @@ def test_rounded_values(tmp_path):
 def test_matrices_that_lose_nothing_in_16_bits(dtype, tmp_path):
     torch.manual_seed(0)
     model = nn.ModuleList([nn.Linear(64, 64), nn.Linear(64, 64)]).to(dtype).float()
-    model[1].weight.data[0, 0] += 1e-7
+    model[0].weight.data[0, 0] = 1e30 if dtype == torch.bfloat16 else 1025.0
+    model[0].weight.data.copy_(model[0].weight.data.to(dtype))
+    model[1].weight.data[0, 0] = 0.1
     mvp.save_sparse(model, tmp_path)
     parts, _ = read_parts(tmp_path / FILE)
     assert {parts[f"{n}.weight/values"][0] for n in (0, 1)} == {"F16" if dtype == torch.float16 else "BF16", "F32"}
