@@ -186,7 +186,7 @@ def forge_the_index(folder: Path, rng: random.Random) -> None:
         entry["shape"] = rng.choice([[*old[:i], rng.choice(ODD), *old[i + 1 :]], [*old[::-1], 2], rng.choice(ODD)])
     else:
         # another floating-point type of the tensor would make another file that is whole
-        at[key] = rng.choice([*ODD, "int8", *(() if key == "dtype" else ("float16", "bfloat16")), entry])
+        at[key] = rng.choice([*ODD, "int8", *(() if key == "dtype" else ("float16", "bfloat16")), dict(entry)])
     write_parts(folder, parts, rng.choice(ODD) if rng.random() < 0.05 else index)
 
 

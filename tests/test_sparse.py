@@ -203,7 +203,9 @@ def test_rounded_values(tmp_path):
 def test_matrices_that_lose_nothing_in_16_bits(dtype, tmp_path):
     torch.manual_seed(0)
     model = nn.ModuleList([nn.Linear(64, 64), nn.Linear(64, 64)]).to(dtype).float()
-    model[1].weight.data[0, 0] += 1e-7
+    model[0].weight.data[0, 0] = 1e30 if dtype == torch.bfloat16 else 1025.0
+    model[0].weight.data.copy_(model[0].weight.data.to(dtype))
+    model[1].weight.data[0, 0] = 0.1
     mvp.save_sparse(model, tmp_path)
     parts, _ = read_parts(tmp_path / FILE)
     assert {parts[f"{n}.weight/values"][0] for n in (0, 1)} == {"F16" if dtype == torch.float16 else "BF16", "F32"}
@@ -391,7 +393,11 @@ def test_what_is_said_of_positions_and_loading():
     least = [x for d in (0.1, 0.03) for x in measured()[f"over the least, {d}"].values()]
     least += scores().query("task == 'sst2'")["over_least"].dropna().tolist()
     assert max(least) < 1.05
-    assert said("deploy.md", r"take ([\d.]+) to ([\d.]+) times the least") == (f"{min(least):.2f}", f"{max(least):.2f}")
-    loading = [measured()[f"loading at 0.03, {where} the page cache"]["ratio"] for where in ("not in", "in")]
-    stated = said("deploy.md", r"each weight once takes ([\d.]+) times .* read from disk, and ([\d.]+) times as long")
-    assert stated == tuple(f"{x:.2f}" for x in loading) and loading[0] < 1
+    assert said("deploy.md", r"take at most ([\d.]+) % more than") == (f"{100 * max(least) - 100:.1f}",)
+    cold, warm = (measured()[f"loading at 0.03, {where} the page cache"] for where in ("not in", "in"))
+    stated = said(
+        "deploy.md",
+        r"each weight once takes ([\d.]+) times .* read from disk \(quartiles ([\d.]+) and ([\d.]+): the machine had "
+        r"other work\), and ([\d.]+) times as long",
+    )
+    assert stated == tuple(f"{x:.2f}" for x in (cold["ratio"], *cold["quartiles"], warm["ratio"])) and cold["ratio"] < 1

@@ -244,7 +244,7 @@ def _save_configs(model: Any, folder: Path) -> dict[str, int]:
 def _build(folder: Path, index: Index) -> Any:
     """The empty model of the folder's configuration, on the meta device."""
     if "config.json" not in index.files:
-        raise ValueError(f"{folder} holds a model without a configuration: build it, and pass model=")
+        raise ValueError(f"{folder / FILE} holds a model without a configuration: build it, and pass model=")
     contents = {}
     for name, checksum in index.files.items():
         if name not in _CONFIGS:
