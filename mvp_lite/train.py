@@ -120,8 +120,10 @@ class Result:
     tokenizer: Any = None
     record: dict[str, Any] = field(default_factory=dict)
 
-    def save(self, folder: str | Path, *, overwrite: bool = False) -> Path:
+    def save(self, folder: str | Path, *, overwrite: bool = False, sparse: bool = False) -> Path:
         """Save model, tokenizer and card into a folder that `transformers` reads without this package.
+
+        With `sparse` the file leaves out the zeros, and `mvp_lite.load_sparse` reads it.
 
         A folder that `save` wrote earlier is replaced; another one that is not empty only with `overwrite`. The card,
         README.md and card.json, says how the model was made: `python -m mvp_lite replay card.json` repeats the run.
@@ -132,7 +134,7 @@ class Result:
         """
         from mvp_lite.storage.folder import write_folder
 
-        return write_folder(self.model, folder, self.tokenizer, self.card(), overwrite=overwrite)
+        return write_folder(self.model, folder, self.tokenizer, self.card(), overwrite=overwrite, sparse=sparse)
 
     def push_to_hub(
         self, repo_id: str, *, private: bool | None = None, token: str | None = None,

@@ -204,6 +204,17 @@ def test_a_shrunk_model_says_how_to_load_it(result, tmp_path):
     assert mvp.load_shrunk(folder).num_parameters() == small.num_parameters()
 
 
+def test_a_sparse_folder_says_how_to_load_it(result, tmp_path):
+    folder = result.save(tmp_path / "small", sparse=True)
+    assert card_of(folder)["load"] == "mvp_lite.load_sparse(folder)"
+    assert 'mvp.load_sparse("small")' in (folder / "README.md").read_text()
+    again = mvp.load_sparse(folder).state_dict()
+    assert all(torch.equal(again[name], value) for name, value in result.model.state_dict().items())
+    assert mvp.tokenizer_for(mvp.load_sparse(folder))
+    result.save(folder)  # replaces it
+    assert not (folder / "sparse.safetensors").exists()
+
+
 def test_push_to_hub(result, monkeypatch):
     calls = []
 

@@ -30,6 +30,13 @@ _PIPELINES = {
 }
 
 
+#: how a folder is loaded that transformers alone does not read -> what is special about it
+_NOTES = {
+    "mvp_lite.load_shrunk(folder)": " Heads and neurons without effect are removed.",
+    "mvp_lite.load_sparse(folder)": " Pruned entries are zeros, which the file leaves out.",
+}
+
+
 def make_card(
     model: Any,
     record: Mapping[str, Any],
@@ -115,9 +122,8 @@ def make_readme(card: Mapping[str, Any], name: str) -> str:
     base_text = f" from {base}" if base else ""
     parts = [
         f"# {name.rpartition('/')[2]}",
-        f"A {card['class']}{base_text}, {how}. Pruned entries are zeros; the model is a plain transformers model."
-        if "load_shrunk" not in card["load"]
-        else f"A {card['class']}{base_text}, {how}. Heads and neurons without effect are removed.",
+        f"A {card['class']}{base_text}, {how}."
+        + (_NOTES.get(card["load"]) or " Pruned entries are zeros; the model is a plain transformers model."),
         f"```python\n{_usage(card, name)}\n```",
         f"| | |\n|---|---|\n{rows}",
     ]
@@ -162,8 +168,9 @@ def _front_matter(card: Mapping[str, Any], name: str) -> Any:
 
 
 def _usage(card: Mapping[str, Any], name: str) -> str:
-    if "load_shrunk" in card["load"]:
-        return f'import mvp_lite as mvp\n\nmodel = mvp.load_shrunk("{name}")'
+    if card["load"] in _NOTES:
+        loader = re.search(r"load_\w+", card["load"])
+        return f'import mvp_lite as mvp\n\nmodel = mvp.{loader and loader.group()}("{name}")'
     if card["class"].endswith("ForSequenceClassification"):
         return f'from transformers import pipeline\n\nclassify = pipeline("text-classification", "{name}")'
     return f'from transformers import {card["class"]}\n\nmodel = {card["class"]}.from_pretrained("{name}")'

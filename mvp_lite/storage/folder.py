@@ -15,6 +15,7 @@ from mvp_lite.hub import quiet
 from mvp_lite.pruner import Pruner
 from mvp_lite.storage.card import FORMAT, make_card, make_readme
 from mvp_lite.storage.record import describe_base, describe_task
+from mvp_lite.storage.sparse import save_sparse
 from mvp_lite.tokenizer import check_vocabulary
 
 __all__ = ["CARD", "push_folder", "save_pruned", "write_folder"]
@@ -35,6 +36,7 @@ def save_pruned(
     settings: Mapping[str, Any] | None = None,
     seconds: float | None = None,
     overwrite: bool = False,
+    sparse: bool = False,
 ) -> Path:
     """Save a model that was pruned in a loop of your own: weights, configuration, tokenizer and card.
 
@@ -53,6 +55,7 @@ def save_pruned(
         settings: more for the card, such as the learning rate.
         seconds: wall time of the training, for the card.
         overwrite: replace the folder with everything in it.
+        sparse: write a small file that `mvp_lite.load_sparse` reads, and nothing else does.
 
     Returns:
         The folder.
@@ -81,12 +84,13 @@ def save_pruned(
         report=None if pruner is None else pruner.report(),
         seconds=seconds,
     )
-    return write_folder(model, folder, tokenizer, card, overwrite=overwrite)
+    return write_folder(model, folder, tokenizer, card, overwrite=overwrite, sparse=sparse)
 
 
 def write_folder(
-    model: Any, folder: str | Path, tokenizer: Any, card: Mapping[str, Any], *, overwrite: bool = False, name: str = ""
-) -> Path:
+    model: Any, folder: str | Path, tokenizer: Any, card: Mapping[str, Any], *, overwrite: bool = False,
+    sparse: bool = False, name: str = "",
+) -> Path:  # fmt: skip
     """Write everything into a temporary folder beside `folder`, then rename it; see `save_pruned`."""
     model = _unwrapped(model)
     if tokenizer is not None and (problem := check_vocabulary(tokenizer, model)):
@@ -97,7 +101,11 @@ def write_folder(
     temporary, old = (folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.{part}") for part in ("new", "old"))
     try:
         with quiet():
-            model.save_pretrained(temporary)
+            if sparse:
+                card = {**card, "load": "mvp_lite.load_sparse(folder)"}
+                save_sparse(model, temporary)
+            else:
+                model.save_pretrained(temporary)
             if tokenizer is not None:
                 tokenizer.save_pretrained(temporary)
         (temporary / "README.md").write_text(make_readme(card, name or folder.name), encoding="utf-8")
