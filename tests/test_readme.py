@@ -153,7 +153,7 @@ def test_what_the_readme_leaves_behind(run_page) -> None:
     again = type(names["model"]).from_pretrained(folder / "pruned")
     for model in (again, names["model"], names["result"].model):
         assert kept(model) == pytest.approx(0.03, abs=0.005)
-    assert names["trainer"].state.global_step == names["pruner"].steps_done == 20
+    assert names["trainer"].state.global_step == names["pruner"].steps_done == names["callback"].pruner.steps_done == 20
 
 
 def test_what_the_guide_leaves_behind(run_page) -> None:
