@@ -70,6 +70,8 @@ bench: $(READY)
 	OMP_NUM_THREADS=1 $(PY) benchmarks/run.py
 	OMP_NUM_THREADS=1 $(PY) benchmarks/smaller.py
 	$(PY) benchmarks/gradient_free.py
+	OMP_NUM_THREADS=1 $(PY) benchmarks/zeros.py
+	OMP_NUM_THREADS=1 $(PY) benchmarks/sparse_files.py
 
 student teacher: $(READY)
 	$(PY) -m mvp_lite $@

@@ -25,10 +25,9 @@ def main(argv: list[str] | None = None) -> int:
     parser = build_parser()
     arguments = parser.parse_args(argv)
     try:
-        arguments.func(arguments)
+        return int(arguments.func(arguments) or 0)
     except (ValueError, OSError) as error:
         parser.exit(2, f"{parser.prog}: {error}\n")
-    return 0
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -50,6 +49,16 @@ def build_parser() -> argparse.ArgumentParser:
     _experiment(commands, Study, run_study, "prune a dense model without labels: methods x budgets x samples of text")
     _experiment(commands, Mechanism, run_mechanism, "look inside fine-pruning runs, to see why they fail or succeed")
 
+    speed = commands.add_parser(
+        "speed", help="measure a saved model on this machine: dense, sparse, shrunk, in 8 bits …"
+    )
+    speed.add_argument("folder", type=Path, help="what save_pretrained wrote")
+    speed.add_argument("--batch", type=int, nargs="+", default=[1, 8], help="numbers of examples (default: 1 8)")
+    speed.add_argument("--length", type=int, nargs="+", default=[32, 128], help="numbers of tokens (default: 32 128)")
+    speed.add_argument("--threads", type=int, default=1)
+    speed.add_argument("--rounds", type=int, default=20, help="runs of each variant, at most (default: 20)")
+    speed.add_argument("--out", type=Path, help="JSON file; a picture (PNG) is written beside it")
+    speed.set_defaults(func=_speed)
     figure = commands.add_parser("figure", help="draw score against density from a results file")
     figure.add_argument("--results", type=Path, help="results file (default: data/results/toy.csv)")
     figure.add_argument("--out", type=Path, help="PNG file (default: data/results/score_against_density.png)")
@@ -61,6 +70,17 @@ def build_parser() -> argparse.ArgumentParser:
         "--distill", "--distil", action="store_true", help="print the table of the runs with a teacher instead"
     )
     table.set_defaults(func=_table)
+
+    again = commands.add_parser(
+        "replay", help="repeat the run of a saved model and compare (exit code 1: it differs, 2: it cannot be repeated)"
+    )
+    again.add_argument("card", type=Path, help="card.json, or the folder of the saved model")
+    again.add_argument("--model", metavar="NAME_OR_FOLDER", help="model to start from (default: the card's)")
+    again.add_argument("--data-dir", type=Path, metavar="FOLDER", help="folder of the task's data")
+    again.set_defaults(func=_replay)
+    api = commands.add_parser("api", help="write the reference of the public names")
+    api.add_argument("--out", type=Path, default=Path("docs") / "api.md", help="file (default: docs/api.md)")
+    api.set_defaults(func=_api)
 
     for name, what in (("student", "write the notebooks without answers"), ("teacher", "write the teacher's guide")):
         edition = commands.add_parser(name, help=what)
@@ -84,6 +104,14 @@ def _build(arguments: argparse.Namespace) -> None:
     toy.build(arguments.out or data_path("toy"), replace(toy.Recipe(), seed=arguments.seed))
 
 
+def _speed(arguments: argparse.Namespace) -> None:
+    from mvp_lite.latency import report
+
+    options = (arguments.folder, arguments.batch, arguments.length, arguments.threads, arguments.rounds, arguments.out)
+    for line in report.run(*options):
+        _log(line)
+
+
 def _figure(arguments: argparse.Namespace) -> None:
     import matplotlib
     import pandas as pd
@@ -104,6 +132,20 @@ def _table(arguments: argparse.Namespace) -> None:
     ours = sorted(data_path("results").glob("small_*.csv"))
     paper = data_path("paper", "movement_tables.csv")
     _log(tables.markdown(tables.compare_with_paper(ours, paper, distill=arguments.distill)))
+
+
+def _replay(arguments: argparse.Namespace) -> int:
+    from mvp_lite.replaying import replay
+
+    outcome = replay(arguments.card, model=arguments.model, data_dir=arguments.data_dir)
+    _log(str(outcome))
+    return 0 if outcome.agrees else 1
+
+
+def _api(arguments: argparse.Namespace) -> None:
+    from mvp_lite.course.api import reference
+
+    arguments.out.write_text(reference(), encoding="utf-8")
 
 
 def _edition(arguments: argparse.Namespace) -> None:

@@ -75,7 +75,8 @@ class Teacher:
     def loss(self, outputs: Any, batch: Mapping[str, Any]) -> Tensor:
         """The mixed loss of a student on `batch`; a scalar.
 
-        Where a model has two heads (start and end of an answer) the distillation loss is the mean of theirs.
+        Where a model has two heads (start and end of an answer) the distillation loss is the mean of theirs. Where it
+        labels tokens, those with a label count.
 
         Args:
             outputs: what the student returned for the batch: `.loss` and its logits.
@@ -87,6 +88,10 @@ class Teacher:
         self.model.eval()
         with torch.no_grad():
             taught = self.model(**without_labels(batch))
-        terms = [distillation_loss(outputs[h], taught[h], self.temperature) for h in _HEADS if h in outputs]
+        heads = [(outputs[h], taught[h]) for h in _HEADS if h in outputs]
+        if outputs.get("logits") is not None and outputs["logits"].ndim == 3 and "labels" in batch:
+            labeled = batch["labels"] != -100  # of tokens, those that the loss on the labels counts
+            heads = [(student[labeled], teacher[labeled]) for student, teacher in heads]
+        terms = [distillation_loss(student, teacher, self.temperature) for student, teacher in heads]
         mixed: Tensor = self.alpha_ce * outputs.loss + self.alpha_kd * torch.stack(terms).mean()
         return mixed

@@ -8,9 +8,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-__all__ = ["evaluating", "without_labels"]
+__all__ = ["TARGETS", "evaluating", "without_labels"]
 
-_LABELS = ("labels", "start_positions", "end_positions")
+#: arguments of a model that are targets
+TARGETS = ("labels", "start_positions", "end_positions")
 
 
 @contextmanager
@@ -29,4 +30,4 @@ def evaluating(model: nn.Module) -> Iterator[list[Any]]:
 
 def without_labels(batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The model's inputs alone."""
-    return {name: value for name, value in batch.items() if name not in _LABELS}
+    return {name: value for name, value in batch.items() if name not in TARGETS}

@@ -2,13 +2,19 @@ r"""What shares one score: single weights, rows, columns, blocks, attention head
 
 Where a group of weights shares one score S and one mask entry M, the chain rule sums over the group:
 $\partial\mathcal L/\partial M=\sum_{(i,j)\in\text{group}}G_{ij}W_{ij}$, exact for a continuous mask as in the
-element-wise case. Functions here make the `WeightGroups` of a model, for `Pruner(groups=…)`.
+element-wise case. Functions here make the `WeightGroups` of a model, for `Pruner(groups=…)`. Groups compete only with
+groups of equally many weights, see `mvp_lite.budgets`; a fraction of them is then the same fraction of the weights.
 """
 
 from __future__ import annotations
 
+import ast
+import functools
+import inspect
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, ParamSpec
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +31,8 @@ __all__ = [
     "WeightGroups",
     "blocks",
     "columns",
+    "describe",
+    "find_described",
     "find_maker",
     "heads",
     "mixed",
@@ -65,6 +73,14 @@ class WeightGroups:
     def matrices(self) -> list[PrunedMatrix]:
         """The matrices that the groups are in."""
         return [part.matrix for part in self.parts]
+
+    @property
+    def weights_each(self) -> float:
+        """How many weights a group has (where groups differ, on average)."""
+        return sum(matrix.weight.numel() for matrix in self.matrices) / self.mask.numel()
+
+    def check_density(self, density: float) -> None:
+        """Raise ValueError if such a fraction of the groups cannot be kept."""
 
     def to_device(self) -> None:
         """Move scores and mask, and the matrices' own, to the device that the model has been moved to."""
@@ -118,6 +134,15 @@ class Pattern(WeightGroups):
         super().__init__(matrix.name, [_each_weight(matrix)])
         self.m = m
 
+    def check_density(self, density: float) -> None:
+        n = density * self.m
+        if not math.isclose(n, round(n), rel_tol=0.0, abs_tol=1e-6) or round(n) < 1:
+            near = [k for k in (math.floor(n), math.ceil(n)) if 1 <= k <= self.m]
+            raise ValueError(
+                f"density={density!r}: n_of_m({self.m}) keeps the same number of every {self.m} weights; the nearest "
+                f"densities are {' and '.join(f'{k / self.m:.6g}' for k in near)}"
+            )
+
     def importance(self) -> Tensor:
         """0 for the best of its m neighbors, -1 for the second, …: top-v at density n / m keeps n of each m."""
         S = _out_in(self.matrices[0], super().importance())
@@ -128,6 +153,37 @@ class Pattern(WeightGroups):
 
 #: makes groups from a model and those of its matrices that may be used
 GroupMaker = Callable[[nn.Module, Sequence[PrunedMatrix]], Sequence[WeightGroups]]
+P = ParamSpec("P")
+
+
+@dataclass(frozen=True)
+class DescribedMaker:
+    """A maker of groups whose text is the call that made it: `blocks(32, 32)`."""
+
+    text: str
+    make: GroupMaker
+
+    def __call__(self, model: nn.Module, matrices: Sequence[PrunedMatrix]) -> Sequence[WeightGroups]:
+        return self.make(model, matrices)
+
+    def __repr__(self) -> str:
+        return self.text
+
+
+def _described(function: Callable[P, GroupMaker]) -> Callable[P, GroupMaker]:
+    """The function itself, whose makers know how they were made."""
+
+    @functools.wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> GroupMaker:
+        made = function(*args, **kwargs)
+        given = inspect.signature(function).bind(*args, **kwargs).arguments
+        known = {name: describe(value) if callable(value) else value for name, value in given.items()}
+        if any(callable(value) and known[name] is None for name, value in given.items()):
+            return made  # of a maker of the user's own
+        texts = {name: text if isinstance(given[name], DescribedMaker) else repr(text) for name, text in known.items()}
+        return DescribedMaker(f"{function.__name__}({', '.join(f'{k}={v}' for k, v in texts.items())})", made)
+
+    return call
 
 
 def weights(model: nn.Module, matrices: Sequence[PrunedMatrix]) -> list[WeightGroups]:
@@ -145,6 +201,7 @@ def columns(model: nn.Module, matrices: Sequence[PrunedMatrix]) -> list[WeightGr
     return [_along_one_side(matrix, out=False) for matrix in matrices]
 
 
+@_described
 def blocks(height: int, width: int) -> GroupMaker:
     """One score for each block of `height` outputs by `width` inputs (Lagunas et al. 2021).
 
@@ -160,15 +217,16 @@ def blocks(height: int, width: int) -> GroupMaker:
     return make
 
 
+@_described
 def n_of_m(m: int) -> GroupMaker:
     """Of every m neighbors along the input the best `density` * m stay: density 0.5 with m = 4 is the 2:4 pattern.
 
-    For top-v methods (magnitude, movement, random). `density` * m should be an integer; else some neighborhoods keep
-    one weight more than others. While the density falls, every neighborhood first loses its lowest-ranked weight, then
-    the next.
+    For top-v methods (magnitude, movement, random). While the density falls, every neighborhood first loses its
+    lowest-ranked weight, then the next.
 
     Raises:
-        ValueError: m below 1; a matrix whose number of inputs m does not divide, when the pruner is made.
+        ValueError: m below 1; when the pruner is made, `density` * m not an integer, or a matrix whose number of inputs
+            m does not divide.
     """
     _check_size("m", m)
 
@@ -183,7 +241,8 @@ def n_of_m(m: int) -> GroupMaker:
 def heads(model: nn.Module, matrices: Sequence[PrunedMatrix]) -> list[WeightGroups]:
     """One score for each attention head: its rows of query, key and value, its columns of the output map.
 
-    With grouped-query attention, heads that share a key and a value share one score. FFN matrices stay dense.
+    With grouped-query attention, heads that share a key and a value share one score. FFN matrices stay dense, and are
+    not counted in the density.
 
     Raises:
         ValueError: a model family that `mvp_lite.structure.units` does not know; a head of which only a part may be
@@ -195,16 +254,19 @@ def heads(model: nn.Module, matrices: Sequence[PrunedMatrix]) -> list[WeightGrou
 def neurons(model: nn.Module, matrices: Sequence[PrunedMatrix]) -> list[WeightGroups]:
     """One score for each FFN neuron: its row of the first map (and gate), its column of the second.
 
-    Its bias has no score, and no effect once the column is 0. Attention matrices stay dense. Raises as `heads`.
+    Its bias has no score, and no effect once the column is 0. Attention matrices stay dense, and are not
+    counted in the density. Raises as `heads`.
     """
     return _by_units(model, matrices, "neurons")
 
 
+@_described
 def mixed(attention: str | GroupMaker | None = None, ffn: str | GroupMaker | None = None) -> GroupMaker:
     """Different groups in attention and FFN layers, for instance `mixed(blocks(32, 32), "neurons")`.
 
-    None leaves a side dense. With local scope each matrix or layer keeps `density` of its own groups. With global scope
-    all groups are pooled and compared as they are: a group's score is a sum, so large groups lead.
+    None leaves a side dense. With local scope each matrix or layer keeps `density` of its own groups. With global
+    scope, and for soft movement and L0, groups of equally many weights share a budget: with heads and neurons that is
+    one for all heads and one for all neurons.
 
     Raises:
         ValueError: neither side has groups.
@@ -238,12 +300,49 @@ def find_maker(groups: str | GroupMaker) -> GroupMaker:
 
     Raises:
         ValueError: an unknown name.
+        TypeError: neither a name nor a function.
     """
+    message = f"groups={groups!r}: must be one of {', '.join(GROUPS)}, or what mvp_lite.groups makes"
     if isinstance(groups, str):
         if groups not in GROUPS:
-            raise ValueError(f"groups={groups!r}: must be one of {', '.join(GROUPS)}, or what mvp_lite.groups makes")
+            raise ValueError(message)
         return GROUPS[groups]
+    if not callable(groups):
+        raise TypeError(message)
     return groups
+
+
+def describe(groups: str | GroupMaker) -> str | None:
+    """A text from which `find_described` makes the same groups again; None for a function of the user's own."""
+    if isinstance(groups, str | DescribedMaker):
+        return str(groups)
+    return next((name for name, maker in GROUPS.items() if maker is groups), None)
+
+
+def find_described(text: str) -> str | GroupMaker:
+    """What `describe` described: a name, or a call like "mixed(attention=blocks(height=4, width=4))".
+
+    Raises:
+        ValueError: anything else; nothing is evaluated.
+    """
+    makers: dict[str, Callable[..., GroupMaker]] = {"blocks": blocks, "n_of_m": n_of_m, "mixed": mixed}
+
+    def value(node: ast.expr) -> Any:
+        if isinstance(node, ast.Constant):
+            return node.value
+        if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in makers):
+            raise TypeError(f"not a call of {', '.join(makers)}")
+        named = {keyword.arg: value(keyword.value) for keyword in node.keywords if keyword.arg}
+        return makers[node.func.id](*map(value, node.args), **named)
+
+    try:
+        made: Any = text if text in GROUPS else value(ast.parse(text, mode="eval").body)
+    except (SyntaxError, TypeError):
+        made = None
+    if not isinstance(made, str | DescribedMaker):
+        allowed = f"one of {', '.join(GROUPS)}, or a call of {', '.join(makers)}"
+        raise ValueError(f"groups={text!r}: must be {allowed}")
+    return made
 
 
 def _sum(terms: Sequence[Tensor]) -> Tensor:

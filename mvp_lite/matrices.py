@@ -1,16 +1,15 @@
-"""The matrices of a model that are pruned: which they are, and how the model holds them between optimizer steps."""
+"""The matrices of a model that are pruned: how the model holds them between optimizer steps."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["PrunedMatrix", "find_matrices", "some_names"]
+from mvp_lite.targets import find_targets
+
+__all__ = ["PrunedMatrix", "find_matrices"]
 
 
 @dataclass(eq=False)
@@ -114,56 +113,9 @@ class PrunedMatrix:
 
 
 def find_matrices(model: nn.Module, target: str | None = None) -> list[PrunedMatrix]:
-    """The linear modules of a model whose names match `target`.
-
-    Args:
-        model: any module.
-        target: regular expression searched in module names; default: everything inside numbered blocks
-            (`nn.ModuleList`), which in a transformer is the encoder without embeddings, pooler and head.
-
-    Raises:
-        ValueError: no match, a pattern that is no regular expression, a tied, sharded or parametrized weight.
-    """
-    linear = {name: module for name, module in model.named_modules() if _is_linear(module)}
-    if target is None:
-        blocks = [f"{name}." for name, module in model.named_modules() if isinstance(module, nn.ModuleList)]
-        chosen = {name: m for name, m in linear.items() if any(name.startswith(block) for block in blocks)}
-        hint = "no linear map inside numbered blocks (nn.ModuleList): pass target="
-    else:
-        try:
-            pattern = re.compile(target)
-        except re.error as error:
-            raise ValueError(f"target={target!r} is not a regular expression: {error}") from None
-        chosen = {name: m for name, m in linear.items() if pattern.search(name)}
-        hint = f"target={target!r} matches no linear module"
-    if not chosen:
-        raise ValueError(f"{hint}; the model has {some_names(list(linear))}")
-    owners: dict[int, list[str]] = {}
-    for name, module in model.named_modules():  # each module once: one that is called in several places is fine
-        for key, parameter in module.named_parameters(recurse=False):
-            owners.setdefault(id(parameter), []).append(f"{name}.{key}")
+    """The matrices of the modules that `find_targets` finds, nothing pruned yet; raises what it raises."""
     matrices = []
-    for path, module in chosen.items():
-        name = path.replace("_orig_mod.", "").removeprefix("module.")  # without a compiled or data-parallel wrapper
-        weight = module.weight
-        sharded = hasattr(weight, "ds_id") or type(weight).__name__ in ("DTensor", "FlatParameter")
-        if sharded or not isinstance(weight, nn.Parameter):
-            raise ValueError(f"{name}.weight is sharded (FSDP, DeepSpeed ZeRO) or parametrized: not supported")
-        if len(owners[id(weight)]) > 1:
-            names = ", ".join(owners[id(weight)])
-            raise ValueError(f"{name}.weight is tied ({names}): prune an untied copy, or leave it out")
-        mask = torch.ones_like(weight, dtype=torch.bool)
-        matrices.append(PrunedMatrix(name, module, weight, weight.detach().clone(), mask))
+    for name, module in find_targets(model, target).items():
+        mask = torch.ones_like(module.weight, dtype=torch.bool)
+        matrices.append(PrunedMatrix(name, module, module.weight, module.weight.detach().clone(), mask))
     return matrices
-
-
-def _is_linear(module: nn.Module) -> Any:
-    # GPT-2's Conv1D is a linear map with weight (in, out); by name, so that transformers need not be imported.
-    return isinstance(module, nn.Linear) or (type(module).__name__ == "Conv1D" and hasattr(module, "nf"))
-
-
-def some_names(names: Sequence[str]) -> str:
-    """The first names of a list, and how many there are, for a message."""
-    if not names:
-        return "none"
-    return ", ".join(names[:6]) + (f" … ({len(names)} in all)" if len(names) > 6 else "")

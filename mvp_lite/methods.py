@@ -15,11 +15,9 @@ one entry for each group of weights that shares a score; without groups that is 
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
-from numbers import Integral, Real
+from dataclasses import fields
 from typing import Any, ClassVar
 
 import torch
@@ -27,8 +25,8 @@ from torch import Tensor
 
 from mvp_lite import masks
 from mvp_lite.penalty_control import PenaltyController
-from mvp_lite.schedule import Schedule
 from mvp_lite.scores import l0_penalty_gradient, magnitude_start, soft_penalty_gradient
+from mvp_lite.settings import Settings
 
 __all__ = [
     "L0",
@@ -42,65 +40,8 @@ __all__ = [
     "SoftMovement",
     "TopVMethod",
     "find_method",
+    "refuse_ignored",
 ]
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What a run asks of its method; see `Pruner` for each field.
-
-    Raises:
-        TypeError: density, initial_density, min_density, threshold or seed is not a number.
-        ValueError: a value outside its range.
-    """
-
-    schedule: Schedule
-    density: float
-    initial_density: float = 1.0
-    scope: str = "local"
-    min_density: float = 0.0
-    threshold: float = 0.1
-    penalty: float | str = "feedback"
-    score_init: float | None = None
-    seed: int = 0
-    score_lr: float | None = None
-    magnitude_init: float | None = None
-
-    def __post_init__(self) -> None:
-        if self.scope not in ("local", "global"):
-            raise ValueError(f"scope={self.scope!r}: must be 'local' or 'global'")
-        for name in ("density", "initial_density", "min_density", "threshold"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, Real):
-                raise TypeError(f"{name}={value!r}: must be a number")
-        for name, low in (("density", 0.0), ("initial_density", self.density)):
-            value = getattr(self, name)
-            if not (0.0 < value <= 1.0 and value >= low):
-                raise ValueError(
-                    f"{name}={value!r}: must be a fraction kept in (0, 1], the initial one not below the final"
-                )
-        if isinstance(self.seed, bool) or not isinstance(self.seed, Integral):
-            raise TypeError(f"seed={self.seed!r}: must be an integer")
-        if self.penalty != "feedback":
-            number = not isinstance(self.penalty, bool | str) and isinstance(self.penalty, Real)
-            if not number or not 0.0 <= float(self.penalty) < math.inf:
-                raise ValueError(f"penalty={self.penalty!r}: must be 'feedback' or a lambda >= 0")
-        if self.score_lr is not None and not self.score_lr > 0.0:
-            raise ValueError(f"score_lr={self.score_lr!r}: must be a positive learning rate")
-        if self.magnitude_init is not None:
-            number = not isinstance(self.magnitude_init, bool) and isinstance(self.magnitude_init, Real)
-            if not number or not 0.0 <= float(self.magnitude_init) < math.inf:
-                raise ValueError(f"magnitude_init={self.magnitude_init!r}: must be a number >= 0, or None")
-        if not 0.0 < self.threshold < 1.0:
-            raise ValueError(f"threshold={self.threshold!r}: must lie in (0, 1), as sigmoid scores do")
-        if not 0.0 <= self.min_density <= self.density or (self.min_density and self.scope != "global"):
-            raise ValueError(
-                f"min_density={self.min_density!r}: must lie in [0, density={self.density!r}], and needs scope='global'"
-            )
-        for name in ("density", "initial_density", "min_density", "threshold", "penalty", "magnitude_init"):
-            if not isinstance(getattr(self, name), str | None):
-                # A checkpoint that is loaded without pickle refuses numpy's numbers.
-                object.__setattr__(self, name, float(getattr(self, name)))
 
 
 class Method:
@@ -124,6 +65,7 @@ class Method:
         start_from_magnitude: the default of `magnitude_init`.
         stochastic: True if training uses a random sample of the masks, see `sample`.
         selects_top_v: True if the masks are the highest fraction of the scores, which n:m groups need.
+        ignores: names of the settings that have no effect on it; `Pruner` refuses other values than their defaults.
         penalty: lambda for the next step.
     """
 
@@ -133,6 +75,7 @@ class Method:
     start_from_magnitude: ClassVar[float] = 0.0
     stochastic: ClassVar[bool] = False
     selects_top_v: ClassVar[bool] = False
+    ignores: ClassVar[tuple[str, ...]] = ()
     penalty: float = 0.0
 
     def __init_subclass__(cls) -> None:
@@ -223,6 +166,10 @@ class Method:
         """Does the penalty depend on what the run does, that is, on the density and on |dL/dS|?"""
         return False
 
+    def outcome(self, scores: Sequence[Tensor]) -> str | None:
+        """At the end of a run: what to change, if a fixed penalty has pruned everything or nothing; else None."""
+        return None
+
     def advice(self) -> list[str]:
         """What to try where a run has ended at chance level."""
         return ["train longer", "keep more weights", "choose another learning rate"]
@@ -239,6 +186,7 @@ class TopVMethod(Method):
     """Keeps the highest scores; the density falls on the schedule. Local scope: of each tensor; global: of the pool."""
 
     selects_top_v = True
+    ignores: ClassVar[tuple[str, ...]] = ("threshold", "penalty")
 
     def density(self, step: int) -> float:
         """The fraction to keep after `step` optimizer steps."""
@@ -255,6 +203,7 @@ class Magnitude(TopVMethod):
     """Automated gradual pruning (Zhu and Gupta 2018): keep the largest |W|."""
 
     name = "magnitude"
+    ignores = (*TopVMethod.ignores, "score_lr", "score_init", "magnitude_init")
 
 
 class Movement(TopVMethod):
@@ -277,6 +226,7 @@ class Random(TopVMethod):
     """The control: scores are drawn once, uniformly, from the seed."""
 
     name = "random"
+    ignores = Magnitude.ignores
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
@@ -295,6 +245,7 @@ class PenalizedMethod(Method):
     """
 
     learned = True
+    ignores: ClassVar[tuple[str, ...]] = ("initial_density", "min_density")
     #: under Adam and linear decay, a learning rate of 30 / total_steps lets a score travel 15 logits in any run
     _PATH = 30.0
     #: where the controller starts, as a fraction of the mean gradient
@@ -357,6 +308,21 @@ class PenalizedMethod(Method):
             target = self.settings.schedule.value(step, 1.0, self.settings.density)
             self.penalty = self.controller.penalty(density, target, count)
 
+    def open_count(self, scores: Sequence[Tensor]) -> int:
+        """How many scores keep their weights, by themselves, at the end of the run."""
+        steps = self.settings.schedule.total_steps
+        return sum(int(torch.count_nonzero(mask)) for mask in self.masks(scores, steps))
+
+    def outcome(self, scores: Sequence[Tensor]) -> str | None:
+        if self.controller is not None:
+            return None
+        kept, asked = self.open_count(scores), f"penalty={self.final_penalty:g} with score_lr={self.score_lr:g}"
+        if kept == 0:
+            return f"{asked} has pruned every score: lower penalty or score_lr, or take penalty='feedback'"
+        if kept == sum(S.numel() for S in scores):
+            return f"{asked} has pruned nothing: raise penalty or score_lr, train longer, or take penalty='feedback'"
+        return None
+
     def state_dict(self) -> dict[str, Any]:
         own = {} if self.controller is None else {"controller": dict(vars(self.controller))}
         return super().state_dict() | own
@@ -380,6 +346,10 @@ class SoftMovement(PenalizedMethod):
         threshold = self.settings.schedule.value(step, 0.0, self.settings.threshold)
         return [masks.threshold_mask(S, threshold) for S in scores]
 
+    def open_count(self, scores: Sequence[Tensor]) -> int:
+        # The masks keep half a per cent of each tensor in any case.
+        return sum(int((S.sigmoid() > self.level).sum()) for S in scores)
+
     def penalty_gradient(self, S: Tensor, tensors: int) -> Tensor:
         return soft_penalty_gradient(S, tensors)
 
@@ -394,6 +364,7 @@ class L0(PenalizedMethod):
     r"""L0 regularization (Louizos et al. 2018): each score opens a random hard-concrete gate; $\lambda$ is constant."""
 
     name = "l0"
+    ignores = (*PenalizedMethod.ignores, "threshold")
     start = 2.197
     stochastic = True
     #: Gates start 4.6 logits above their threshold, and the density does not change before they reach it. Measured on
@@ -454,3 +425,14 @@ def find_method(method: str | type[Method]) -> type[Method]:
     if not (isinstance(method, type) and issubclass(method, Method)):
         raise TypeError(f"method={method!r}: a name ({', '.join(METHODS)}) or a subclass of methods.Method")
     return method
+
+
+def refuse_ignored(method: type[Method], settings: Settings) -> None:
+    """Raise ValueError if a setting that the method ignores has another value than its default."""
+    defaults = {field.name: field.default for field in fields(Settings)}
+    for name in method.ignores:
+        value = getattr(settings, name)
+        default = method.start_from_magnitude if name == "magnitude_init" else defaults[name]
+        if value is not None and value != default:
+            users = [other for other, cls in METHODS.items() if name not in cls.ignores]
+            raise ValueError(f"{name}={value!r}: method {method.name!r} ignores it; {', '.join(users)} use it")

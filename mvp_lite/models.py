@@ -1,21 +1,30 @@
 """Encoders with the head a task needs, from the package, a local folder or the hub; and their tokenizers."""
 
+from __future__ import annotations
+
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from torch import nn
 
+from mvp_lite.hub import ADVICE, connection, quiet
 from mvp_lite.paths import data_path
 from mvp_lite.tasks.task import Task
+from mvp_lite.tokenizer import tokenizer_for
+
+__all__ = ["load_model", "tokenizer_for"]
 
 
 def load_model(name_or_path: str | Path, task: Task, *, pretrained: bool = True, seed: int = 0) -> Any:
-    """A transformers model in float32 on the CPU, with a classification or question-answering head for `task`.
+    """A transformers model in float32 on the CPU, with the head that `task` needs.
 
-    A regression task gets a classification head of one output, trained by mean squared error.
+    One for the classes of a text, the tags of its words, or the ends of an answer. A regression task gets a head of one
+    output, trained by mean squared error; where the task does not fix the scale (`make_task`), a new head starts at the
+    mean of train's labels and is scaled by their standard deviation, so that the learning rate need not know them.
 
     Args:
         name_or_path: "toy" (the encoder in the package), a local folder or a hub name.
@@ -28,67 +37,47 @@ def load_model(name_or_path: str | Path, task: Task, *, pretrained: bool = True,
         OSError: a hub name that cannot be reached.
         ValueError: a checkpoint without the encoder's weights or with a head of another size.
     """
-    from transformers import AutoConfig, AutoModelForQuestionAnswering, AutoModelForSequenceClassification
+    import transformers
+    from transformers import AutoConfig
 
     where = _resolve(name_or_path)
     labels: dict[str, Any] = {"num_labels": task.num_labels}
     if task.labels:
         labels = {"id2label": dict(enumerate(task.labels)), "label2id": {n: i for i, n in enumerate(task.labels)}}
-    if task.task_type != "span":  # else the checkpoint's, or the first batch's labels, would decide
+    if task.task_type in ("classification", "regression"):  # else the checkpoint's, or the first batch's, would decide
         labels["problem_type"] = "regression" if task.task_type == "regression" else "single_label_classification"
-    auto: Any = AutoModelForQuestionAnswering if task.task_type == "span" else AutoModelForSequenceClassification
-    with _quiet(), torch.random.fork_rng(devices=[]), torch.device("cpu"):
+    auto: Any = getattr(transformers, _HEADS[task.task_type])
+    online = nullcontext() if os.path.isdir(where) else connection()
+    with quiet(), torch.random.fork_rng(devices=[]), torch.device("cpu"):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed the GPUs too
         try:
-            config = AutoConfig.from_pretrained(where, **labels)
-            if getattr(config, "pad_token_id", None) is None:
-                config.pad_token_id = getattr(config, "eos_token_id", None)
-            if not pretrained:
-                return auto.from_config(config, dtype=torch.float32)
-            model, info = auto.from_pretrained(
-                where, config=config, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True
-            )
+            with online:
+                config = AutoConfig.from_pretrained(where, **labels)
+                if getattr(config, "pad_token_id", None) is None:
+                    config.pad_token_id = getattr(config, "eos_token_id", None)
+                if pretrained:
+                    model, info = auto.from_pretrained(
+                        where, config=config, dtype=torch.float32, output_loading_info=True,
+                        ignore_mismatched_sizes=True,
+                    )  # fmt: skip
+                    _check_loaded(str(name_or_path), model, info)
+                    new_head = any(key.rpartition(".")[0] == _head(model)[0] for key in info["missing_keys"])
+                else:
+                    model, new_head = auto.from_config(config, dtype=torch.float32), True
         except OSError as error:
-            raise OSError(f"name_or_path={str(name_or_path)!r} cannot be loaded. {_ADVICE} ({error})") from error
-    _check_loaded(str(name_or_path), model, info)
+            raise OSError(f"name_or_path={str(name_or_path)!r} cannot be loaded. {ADVICE} ({error})") from error
+    if new_head:
+        _scale_head(model, task)
+    model.mvp_lite_loaded = {"pretrained": pretrained, "seed": seed}  # for the card of a saved run
     return model
 
 
-def tokenizer_for(model: Any) -> Any:
-    """The tokenizer stored beside the model that `load_model` or `from_pretrained` returned.
-
-    One without a pad token pads with its end token.
-
-    Raises:
-        ValueError: the model does not know where it came from, or there is no tokenizer, or another model's.
-        OSError: a hub name that cannot be reached.
-    """
-    from transformers import AutoTokenizer
-
-    inner = getattr(model, "module", model)
-    where = getattr(inner, "name_or_path", "")
-    if not where:
-        raise ValueError(f"model={type(inner).__name__} has no name_or_path: load its tokenizer and pass that instead")
-    with _quiet():
-        try:
-            tokenizer: Any = AutoTokenizer.from_pretrained(where)
-        except OSError as error:
-            raise OSError(f"no tokenizer for name_or_path={where!r}. {_ADVICE} ({error})") from error
-    # In a folder without tokenizer files transformers makes one that knows its special tokens only.
-    if tokenizer.vocab_size <= len(tokenizer.all_special_ids) or tokenizer.vocab_size > inner.config.vocab_size:
-        raise ValueError(
-            f"name_or_path={where!r}: the tokenizer there has {tokenizer.vocab_size} tokens, the model "
-            f"{inner.config.vocab_size}; save the right one beside it with tokenizer.save_pretrained(folder)"
-        )
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    return tokenizer
-
-
-_ADVICE = (
-    "Offline, give a local folder with config.json, model.safetensors, tokenizer.json and tokenizer_config.json (what "
-    'save_pretrained writes), or "toy" for the encoder in the package.'
-)
+_HEADS = {
+    "classification": "AutoModelForSequenceClassification",
+    "regression": "AutoModelForSequenceClassification",
+    "token classification": "AutoModelForTokenClassification",
+    "span": "AutoModelForQuestionAnswering",
+}
 
 
 def _resolve(name_or_path: str | Path) -> str:
@@ -103,10 +92,10 @@ def _resolve(name_or_path: str | Path) -> str:
     if folder.is_dir():
         if not (folder / "config.json").is_file():
             found = ", ".join(sorted(p.name for p in folder.iterdir())) or "nothing"
-            raise FileNotFoundError(f"name_or_path={text!r} has no config.json (found: {found}). {_ADVICE}")
+            raise FileNotFoundError(f"name_or_path={text!r} has no config.json (found: {found}). {ADVICE}")
         return str(folder)
     if isinstance(name_or_path, Path) or text[0] in "./~" or text.count("/") > 1 or os.sep == "\\" in text:
-        raise FileNotFoundError(f"name_or_path={text!r}: no such folder (looked in {Path.cwd()}). {_ADVICE}")
+        raise FileNotFoundError(f"name_or_path={text!r}: no such folder (looked in {Path.cwd()}). {ADVICE}")
     return text
 
 
@@ -124,18 +113,19 @@ def _check_loaded(name: str, model: Any, info: dict[str, Any]) -> None:
         )
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """No progress bars and no report of new heads; what matters in that report is checked after loading."""
-    import transformers
+def _head(model: nn.Module) -> tuple[str, nn.Linear | None]:
+    """Name and module of the last linear layer."""
+    found: list[tuple[str, nn.Linear]] = [(n, m) for n, m in model.named_modules() if isinstance(m, nn.Linear)]
+    return found[-1] if found else ("", None)
 
-    logging: Any = transformers.utils.logging
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if bars:
-            logging.enable_progress_bar()
+
+def _scale_head(model: Any, task: Task) -> None:
+    """Give the new head of a regression task the units of its labels."""
+    head = _head(model)[1]
+    if task.task_type != "regression" or task.spec.scale or head is None or head.out_features != 1:
+        return
+    labels = np.array(task.examples["train"][task.label_column], dtype=float)
+    with torch.no_grad():
+        head.weight *= float(labels.std()) or 1.0
+        if head.bias is not None:
+            head.bias.fill_(float(labels.mean()))

@@ -25,11 +25,15 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from mvp_lite.budgets import Pool, find_pools
 from mvp_lite.diagnosis import Diagnosis, MaskChanges
 from mvp_lite.groups import GroupMaker, WeightGroups, find_maker
-from mvp_lite.matrices import PrunedMatrix, find_matrices, some_names
-from mvp_lite.methods import Method, Settings, TopVMethod, find_method
+from mvp_lite.hold import guard_zeros, remove_guard
+from mvp_lite.matrices import PrunedMatrix, find_matrices
+from mvp_lite.methods import Method, TopVMethod, find_method, refuse_ignored
 from mvp_lite.schedule import Schedule, Shape, check_schedule
+from mvp_lite.settings import Density, Settings, check_density, plain
+from mvp_lite.targets import some_names
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,18 +53,24 @@ class Pruner:
         model: any `nn.Module`; its `nn.Linear` and GPT-2 `Conv1D` modules can be pruned.
         method: "magnitude" (automated gradual), "movement" (hard, top-v), "soft_movement" ($\\sigma(S)>\\tau$), "l0"
             (hard concrete), "random" (control), or a subclass of `mvp_lite.methods.Method`. Sanh et al. 2020, Table 1.
-        density: fraction of the target weights kept at the end, in (0, 1].
+        density: fraction kept at the end, in (0, 1], of the weights of the matrices that are pruned. Only whole groups
+            are kept, so each budget ends at the nearest count of them. A dict {regular expression: fraction} gives
+            groups densities of their own: each takes that of the first expression found in its name (`group.name`:
+            that of the module; for heads and neurons "… (heads)", "… (neurons)"), and ".*" serves as the last for all
+            others. With a fixed `penalty` the density is an outcome, and this argument has no effect.
         total_steps, warmup_steps, cooldown_steps: optimizer steps of the whole run, before the density starts to fall,
             and at the end with the final density held (defaults: a tenth and three tenths of the run).
         schedule: how the density falls in between: "cubic" (the paper's), "cosine", "linear", or a function of progress
             that returns the part still to fall, from 1 at progress 0 to 0 at 1. It shapes threshold and penalty too.
-        scope: "local" selects in each matrix, "global" in the pool of all. soft_movement and l0 always use the pool.
+        scope: "local" selects in each matrix, "global" in the pool of all groups that share a budget: those with
+            equally many weights, and with a dict for `density` the same expression. soft_movement and l0 always use
+            the pool.
         score_lr: learning rate of the scores; a scheduler on the optimizer changes it too. Default: 1e-2 for movement;
             for soft_movement and l0 30 / total_steps with penalty="feedback", else the papers' 1e-2 and 1e-1.
         target: regular expression searched in module names; default: every linear map inside the numbered blocks of
-            the model (its encoder), never embeddings, pooler or head.
+            the model (its encoder), never embeddings, pooler or head; without such blocks (an MLP) all but the last.
         groups: what shares one score: "weights" (each has its own), "rows", "columns", "heads", "neurons", or what
-            `mvp_lite.groups` makes (blocks, n:m, mixed). `density` is the fraction of groups kept.
+            `mvp_lite.groups` makes (blocks, n:m, mixed).
         initial_density: fraction kept during warm-up (top-v methods).
         penalty: for soft_movement and l0, "feedback" (ours: lambda is controlled so that the run ends at `density`) or
             the final lambda as a number (the papers': the density is then an outcome; in a run of few steps raise
@@ -80,9 +90,12 @@ class Pruner:
     rank 0. Writes to `weight.data` by others are not noticed and are lost at the next step. An attached pruner cannot
     be copied or pickled; copies of its model are plain models.
 
+    Attributes:
+        pools: groups that share a budget, with one instance of the method for each; `method` is the first of these.
+
     Raises:
         TypeError: a value of the wrong type.
-        ValueError: a value outside its range, no module matched, tied or sharded weights.
+        ValueError: a value outside its range, one that the method ignores, no module matched, tied or sharded weights.
     """
 
     def __init__(
@@ -90,7 +103,7 @@ class Pruner:
         model: nn.Module,
         method: str | type[Method] = "movement",
         *,
-        density: float,
+        density: Density,
         total_steps: int,
         warmup_steps: int | None = None,
         cooldown_steps: int | None = None,
@@ -109,28 +122,32 @@ class Pruner:
         seed: int = 0,
     ) -> None:
         method = find_method(method)
+        total_steps, warmup_steps, cooldown_steps = map(plain, (total_steps, warmup_steps, cooldown_steps))
         check_schedule(total_steps, 0, 0)
         warmup_steps = total_steps // 10 if warmup_steps is None else warmup_steps
         cooldown_steps = 3 * total_steps // 10 if cooldown_steps is None else cooldown_steps
         self.schedule = Schedule(total_steps, warmup_steps, cooldown_steps, schedule)
-        self.method = method(
-            Settings(
-                self.schedule, density, initial_density, scope, min_density, threshold, penalty, score_init, seed,
-                score_lr, magnitude_init,
-            )
+        asked = check_density(density)
+        highest = max(asked.values()) if isinstance(asked, dict) else asked
+        settings = Settings(
+            self.schedule, highest, initial_density, scope, min_density, threshold, penalty, score_init, seed, score_lr,
+            magnitude_init,
         )  # fmt: skip
-        self.seed = seed
-        self.score_lr = self.method.score_lr
+        refuse_ignored(method, settings)
+        self.final_density = asked if isinstance(asked, dict) else settings.density
+        maker = find_maker(groups)
         self.model = model
         self.steps_done = 0
-        self.groups: list[WeightGroups] = list(find_maker(groups)(model, find_matrices(model, target)))
-        if not self.method.selects_top_v and any(group.needs_top_v for group in self.groups):
-            raise ValueError(
-                f"method={self.method.name!r}: n:m patterns need top-v selection (magnitude, movement, random)"
-            )
+        self.groups: list[WeightGroups] = list(maker(model, find_matrices(model, target)))
+        if not method.selects_top_v and any(group.needs_top_v for group in self.groups):
+            raise ValueError(f"method={method.name!r}: n:m patterns need top-v selection (magnitude, movement, random)")
+        self.pools: list[Pool] = find_pools(self.groups, method, settings, self.final_density)
+        self.method = self.pools[0].method
+        self.seed = settings.seed
+        self.score_lr = self.method.score_lr
         self.matrices: list[PrunedMatrix] = [matrix for group in self.groups for matrix in group.matrices]
-        for group in self.groups:
-            scores = self.method.initial_scores(group.magnitude())
+        for group, pool in self._grouped():
+            scores = pool.method.initial_scores(group.magnitude())
             group.scores = nn.Parameter(scores) if scores is not None and self.method.learned else scores
         self._score_optimizer_factory = score_optimizer
         self._score_optimizer: Optimizer | None = None
@@ -138,7 +155,6 @@ class Pruner:
         self._handles: list[Any] = []
         self._mask_changes = MaskChanges()
         self._sign = 1.0
-        self._mean_gradient: Tensor | None = None
         self._sampled_step = -1
         self._skipping = self._sampled = self._scores_differ = self._finalized = False
 
@@ -173,6 +189,7 @@ class Pruner:
                 )
             added: dict[str, Any] = {"params": scores, "lr": self.score_lr, "weight_decay": 0.0}
             optimizer.add_param_group(added | ({"maximize": True} if self._sign < 0.0 else {}))
+        remove_guard(optimizer)  # of an earlier run: from here on the pruner says what is zero
         self._optimizer = optimizer
         optimizer._mvp_lite_pruner = weakref.ref(self)
         for matrix in self.matrices:
@@ -193,14 +210,18 @@ class Pruner:
         for matrix in self.matrices:
             matrix.master = matrix.weight.detach().clone()
         if self.method.magnitude_init:
-            for group in self.groups:
-                start = self.method.initial_scores(group.magnitude())
+            for group, pool in self._grouped():
+                start = pool.method.initial_scores(group.magnitude())
                 if isinstance(group.scores, nn.Parameter) and start is not None:
                     group.scores.data.copy_(start)
         self._update_masks()
         self._mask_changes.observe([group.mask for group in self.groups])
         self._update_penalty()
         return self
+
+    def _grouped(self) -> list[tuple[WeightGroups, Pool]]:
+        """Every group with its pool."""
+        return [(group, pool) for pool in self.pools for group in pool.groups]
 
     def _target_ids(self) -> set[int]:
         return {id(matrix.weight) for matrix in self.matrices}
@@ -223,9 +244,21 @@ class Pruner:
         held = {id(p) for group in optimizer.param_groups for p in group["params"]}
         missing = [matrix.name for matrix in self.matrices if id(matrix.weight) not in held]
         frozen = [matrix.name for matrix in self.matrices if not matrix.weight.requires_grad]
-        if missing or frozen:
-            what = "does not hold" if missing else "holds, frozen (requires_grad=False),"
-            raise ValueError(f"the optimizer {what} the weights of {some_names(missing or frozen)}")
+        replaced = [
+            matrix.name for matrix in self.matrices if getattr(matrix.module, "weight", None) is not matrix.weight
+        ]
+        if replaced:
+            raise ValueError(
+                f"the weights of {some_names(replaced)} were replaced after the Pruner was made (by fully_shard?): "
+                "make it after changes to the model; sharded weights (FSDP, DeepSpeed ZeRO) are not supported"
+            )
+        if frozen:
+            raise ValueError(
+                f"the weights of {some_names(frozen)} are frozen (requires_grad=False): call requires_grad_(True) on "
+                "them before the optimizer is made, or choose others by target="
+            )
+        if missing:
+            raise ValueError(f"the optimizer does not hold the weights of {some_names(missing)}")
         if self._target_ids() & set(_ATTACHED):
             gc.collect()  # a pruner that nobody holds any more may still be there: it and its optimizer form a cycle
         if taken := [matrix.name for matrix in self.matrices if id(matrix.weight) in _ATTACHED]:
@@ -258,10 +291,8 @@ class Pruner:
         for S in self._learned_scores():
             S.grad = None
         self.steps_done += 1
-        # Only now: a step may be skipped or repeated.
-        mean_gradient = None if self._mean_gradient is None else float(self._mean_gradient)
-        self._mean_gradient = None
-        self.method.after_step(self.steps_done, [S.data for S in self._learned_scores()], mean_gradient)
+        for pool in self.pools:
+            pool.after_step(self.steps_done)
         self._update_masks()
         self._mask_changes.observe([group.mask for group in self.groups])
         self._update_penalty()
@@ -315,33 +346,34 @@ class Pruner:
         """From G, in `weight.grad`, make the gradients of S (with its penalty) and of W, once per backward pass."""
         scale = 1.0 if grad_scale is None else float(grad_scale)
         new_pass = any(matrix.new_gradient() is not None for matrix in self.matrices)
-        found = [self._set_score_gradient(group, scale, new_pass) for group in self.groups]
-        norms = [norm for norm in found if norm is not None]
+        for pool in self.pools:
+            found = [self._set_score_gradient(group, pool, scale, new_pass) for group in pool.groups]
+            norms = [norm for norm in found if norm is not None]
+            if norms:
+                pool.mean_gradient = torch.stack([norm.to(norms[0].device) for norm in norms]).sum()
         for matrix in self.matrices:
             if (G := matrix.new_gradient()) is not None:
                 G.mul_(matrix.multiplier)
                 matrix.mark_processed()
-        if norms:
-            self._mean_gradient = torch.stack([norm.to(norms[0].device) for norm in norms]).sum()
 
-    def _set_score_gradient(self, group: WeightGroups, scale: float, new_pass: bool) -> Tensor | None:
-        """Set `scores.grad` where there is a new G or a penalty; returns the group's share of the mean |dL/dS|."""
-        S = group.scores
+    def _set_score_gradient(self, group: WeightGroups, pool: Pool, scale: float, new_pass: bool) -> Tensor | None:
+        """Set `scores.grad` where there is a new G or a penalty; returns its share of the pool's mean |dL/dS|."""
+        S, method = group.scores, pool.method
         if not isinstance(S, nn.Parameter):
             return None
-        mask_gradient, penalized, norm = group.mask_gradient(), self.method.penalty > 0.0, None
+        mask_gradient, penalized, norm = group.mask_gradient(), method.penalty > 0.0, None
         if mask_gradient is None:
             # No G here: the scores pay their penalty nevertheless, unless clipping has set it for this backward pass.
             if not penalized or (S.grad is not None and not new_pass):
                 return None
             grad = torch.zeros_like(S)
         else:
-            grad = self.method.score_gradient(mask_gradient, S.detach(), group.mask)
-            if self.method.is_controlled:
-                norm = torch.linalg.vector_norm(grad, 1) / (scale * self._count)
+            grad = method.score_gradient(mask_gradient, S.detach(), group.mask)
+            if method.is_controlled:
+                norm = torch.linalg.vector_norm(grad, 1) / (scale * pool.count)
         if penalized:
-            gradient = self.method.penalty_gradient(S.detach(), len(self.groups))
-            grad += self._sign * scale * self.method.penalty * gradient
+            gradient = method.penalty_gradient(S.detach(), len(pool.groups))
+            grad += self._sign * scale * method.penalty * gradient
         if self._score_optimizer is not None:
             grad /= scale  # the scores' own optimizer knows nothing of the scaler
         S.grad = grad
@@ -368,7 +400,8 @@ class Pruner:
         return norm
 
     def _evaluation_masks(self) -> list[Tensor]:
-        return self.method.masks([group.importance() for group in self.groups], self.steps_done)
+        found = {id(g): M for p in self.pools for g, M in zip(p.groups, p.masks(self.steps_done), strict=True)}
+        return [found[id(group)] for group in self.groups]
 
     def _update_masks(self) -> None:
         """Compute M from the scores as they are now, and write W * M into the model."""
@@ -378,17 +411,26 @@ class Pruner:
         self._sampled = False
 
     def _warn_if_equal(self) -> None:
-        method = self.method
-        if self._scores_differ or not isinstance(method, TopVMethod) or method.density(self.steps_done) == 1.0:
+        top_v = [pool.method for pool in self.pools if isinstance(pool.method, TopVMethod)]
+        if self._scores_differ or all(method.density(self.steps_done) == 1.0 for method in top_v):
             return
         self._scores_differ = any(bool(S.min() != S.max()) for S in (group.importance() for group in self.groups))
         if not self._scores_differ:
             text = "selecting while all scores are equal keeps the first entries: give warmup_steps"
             warnings.warn(text, stacklevel=2)
 
+    def _warn_of_outcome(self) -> None:
+        if not self.done:
+            return
+        for pool in self.pools:
+            if text := pool.method.outcome([group.importance() for group in pool.groups]):
+                warnings.warn(text, UserWarning, stacklevel=3)
+
     def _update_penalty(self) -> None:
-        density = self.density if self.method.is_controlled else math.nan
-        self.method.update_penalty(self.steps_done, density, self._count)
+        kept = dict(zip(map(id, self.matrices), self._kept(), strict=True)) if self.method.is_controlled else {}
+        for pool in self.pools:
+            mine = [kept[id(matrix)] for group in pool.groups for matrix in group.matrices] if kept else []
+            pool.method.update_penalty(self.steps_done, sum(mine) / pool.numel if mine else math.nan, pool.count)
 
     def _sample(self) -> None:
         """Write W * M for this step's sample of the masks; the noise depends on seed and step alone."""
@@ -396,8 +438,9 @@ class Pruner:
         self._accept_external_weights()
         key = (1_000_003 * self.seed + self.steps_done) % 2**32  # a CPU generator reads no more than 32 bits
         generator = torch.Generator(self.matrices[0].weight.device).manual_seed(key)
+        methods = {id(group): pool.method for group, pool in self._grouped()}
         for group in self.groups:
-            group.set_mask(self.method.sample(group.importance(), generator))
+            group.set_mask(methods[id(group)].sample(group.importance(), generator))
         self._sampled, self._sampled_step = True, self.steps_done
 
     def _kept(self) -> list[int]:
@@ -409,36 +452,47 @@ class Pruner:
         return [int(torch.count_nonzero(mask)) for mask in expanded]
 
     @property
-    def _count(self) -> int:
-        """How many scores there are."""
-        return sum(group.mask.numel() for group in self.groups)
-
-    @property
     def density(self) -> float:
-        """Fraction of the target weights that the masks keep now."""
+        """Fraction of the weights of `matrices` that the masks keep now; matrices without groups are not counted."""
         return sum(self._kept()) / sum(matrix.weight.numel() for matrix in self.matrices)
 
     @property
     def penalty(self) -> float:
-        """Lambda for the next step; 0 for methods without a penalty."""
-        return self.method.penalty
+        """Lambda for the next step (of several pools the mean); 0 for methods without a penalty."""
+        return sum(pool.method.penalty for pool in self.pools) / len(self.pools)
 
     @property
     def done(self) -> bool:
         """Has the density reached its final value (has the cool-down begun)? Only such checkpoints compare fairly.
 
-        So with the Trainer's `load_best_model_at_end=True, metric_for_best_model="score"`, let `compute_metrics` return
-        `{"score": accuracy if pruner.done else -1.0}`; `finalize()` then keeps the weights of the best checkpoint.
+        `PruningCallback` sees to that. With the Trainer alone, `load_best_model_at_end=True` and
+        `metric_for_best_model="score"`, let `compute_metrics` return `{"score": accuracy if pruner.done else -1.0}`;
+        `finalize()` then keeps the weights of the best checkpoint.
         """
         return self.schedule.done(self.steps_done)
 
+    def __repr__(self) -> str:
+        sizes, method, schedule = [matrix.weight.numel() for matrix in self.matrices], self.method, self.schedule
+        state = "finalized" if self._finalized else "not attached" if self._optimizer is None else "attached"
+        goal = f"{method.settings.density:.3g} at the end"
+        if isinstance(method.settings.penalty, float | int) and not isinstance(method, TopVMethod):
+            goal = f"an outcome of penalty={method.settings.penalty:g}"
+        shared = "" if all(g.mask.shape == m.weight.shape for g in self.groups for m in g.matrices) else ", in groups"
+        return (
+            f"Pruner({method.name}: density {self.density:.3g} now, {goal}; step {self.steps_done} of "
+            f"{schedule.total_steps}; {len(sizes)} matrices with {sum(sizes):,} weights{shared}; {state})"
+        )
+
     def report(self) -> pd.DataFrame:
-        """One row per pruned matrix: layer, shape, kept (entries), density, empty (nothing left)."""
-        import pandas as pd
+        """One row per pruned matrix: layer, shape, kept (entries), density, empty (nothing left).
+
+        Printed, it leaves out what all names begin with; its column `layer` has the full names.
+        """
+        from mvp_lite.report import Report
 
         pairs = zip(self.matrices, self._kept(), strict=True)
         rows = [(x.name, tuple(x.weight.shape), kept, kept / x.weight.numel(), kept == 0) for x, kept in pairs]
-        return pd.DataFrame(rows, columns=["layer", "shape", "kept", "density", "empty"])
+        return Report(rows, columns=["layer", "shape", "kept", "density", "empty"])
 
     def diagnosis(
         self,
@@ -470,7 +524,7 @@ class Pruner:
         return {
             "method": self.method.name,
             "scope": asked.scope,
-            "final_density": asked.density,
+            "final_density": self.final_density,
             "initial_density": asked.initial_density,
             "total_steps": schedule.total_steps,
             "warmup_steps": schedule.warmup_steps,
@@ -491,7 +545,7 @@ class Pruner:
         state: dict[str, Any] = {"settings": self.settings(), "steps_done": self.steps_done}
         state["master"] = {matrix.name: matrix.master for matrix in self.matrices}
         state["scores"] = {group.name: group.scores.data for group in self.groups if group.scores is not None}
-        state["method"] = self.method.state_dict()
+        state["method"] = [pool.method.state_dict() for pool in self.pools]
         state["mask_changes"] = self._mask_changes.state_dict()
         if self._score_optimizer is not None:
             state["score_optimizer"] = self._score_optimizer.state_dict()
@@ -507,7 +561,13 @@ class Pruner:
             raise ValueError("load_state_dict() belongs between attach() and finalize()")
         mine, own = self.state_dict(), self.settings()
         wrong = {key: (state["settings"].get(key), own[key]) for key in own if state["settings"].get(key) != own[key]}
+        if isinstance(self.final_density, dict) and not wrong:
+            saved, here = list(state["settings"]["final_density"]), list(self.final_density)
+            if saved != here:  # the first pattern that matches counts
+                wrong["order of the patterns in density"] = (saved, here)
         shapes = [[(n, t.shape) for k in ("master", "scores") for n, t in x[k].items()] for x in (state, mine)]
+        if len(state["method"]) != len(self.pools):
+            wrong["pools"] = (len(state["method"]), len(self.pools))
         if ("score_optimizer" in state) != (self._score_optimizer is not None):
             wrong["score_optimizer"] = ("score_optimizer" in state, self._score_optimizer is not None)
         if wrong or shapes[0] != shapes[1]:
@@ -523,7 +583,8 @@ class Pruner:
         if self._score_optimizer is not None:
             self._score_optimizer.load_state_dict(state["score_optimizer"])
         self.steps_done, self._sampled_step = state["steps_done"], -1
-        self.method.load_state_dict(state["method"])
+        for pool, own_state in zip(self.pools, state["method"], strict=True):
+            pool.method.load_state_dict(own_state)
         self._update_masks()
         self._mask_changes.load_state_dict(state["mask_changes"], [group.mask for group in self.groups])
 
@@ -545,11 +606,12 @@ class Pruner:
         return self.__dict__
 
     def finalize(self, *, early: bool = False) -> nn.Module:
-        """Keep the masked weights and remove every hook; returns the model: plain, with zeros for pruned entries.
+        """Keep the masked weights and remove the hooks; returns the model: plain, with zeros for pruned entries.
 
         Weights that were loaded into the model meanwhile (the best checkpoint, say) stay as they are, provided they
         are as sparse as the end of the schedule. The emptied score group stays in the optimizer, because schedulers
-        count groups. Drop the optimizer afterwards: its further steps would move zeros.
+        count groups. Drop the optimizer afterwards: its further steps would move zeros, and the first that does warns.
+        To train on, call `mvp_lite.hold_zeros(model, optimizer)`, with this optimizer or a new one.
 
         Raises:
             ValueError: the density has not reached its end yet and `early` is not set; or the weights loaded from
@@ -560,9 +622,10 @@ class Pruner:
         if self._optimizer is None:
             raise ValueError("finalize() before attach(): nothing was pruned")
         if not self.done and not early:
+            target = sum(p.method.settings.density * p.numel for p in self.pools) / sum(p.numel for p in self.pools)
             raise ValueError(
                 f"finalize() after {self.steps_done} of {self.schedule.total_steps} steps: the density is "
-                f"{self.density:.3g}, not yet {self.method.settings.density:.3g}; train on, or pass early=True to keep "
+                f"{self.density:.3g}, not yet {target:.3g}; train on, or pass early=True to keep "
                 "the masks as they are"
             )
         self._restore_masked()
@@ -577,6 +640,7 @@ class Pruner:
                 )
         elif self.method.stochastic:
             self._update_masks()
+        self._warn_of_outcome()
         for handle in self._handles:
             handle.remove()
         self._handles = []
@@ -586,6 +650,7 @@ class Pruner:
         for S in self._learned_scores():
             self._optimizer.state.pop(S, None)
         self._optimizer._mvp_lite_pruner = None  # type: ignore[attr-defined]
+        guard_zeros(self._optimizer, [matrix.weight for matrix in self.matrices])
         for weight in self._target_ids():
             _ATTACHED.pop(weight, None)
         self._optimizer = None

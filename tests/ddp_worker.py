@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from nets import layers
+from nets import layers, used
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from transformers import BertConfig, BertForSequenceClassification
@@ -54,7 +54,7 @@ def train(case, seed, device, rank=0, world=1, wrap=lambda model: model):
         total_steps=STEPS,
         warmup_steps=2,
         cooldown_steps=4,
-        score_lr=0.1,
+        **used(method, score_lr=0.1),
         seed=seed if case in OWN_SEEDS else 0,
         **options,
     ).attach(optimizer)
@@ -78,29 +78,59 @@ def train(case, seed, device, rank=0, world=1, wrap=lambda model: model):
 
 
 def sharded(device):
-    """What the pruner says to weights sharded before or after it was attached."""
+    """What is said to weights sharded before the constructor, before attach, after it, and while zeros are held."""
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
     mesh = init_device_mesh(torch.device(device).type, (dist.get_world_size(),))
     options = {"density": DENSITY, "total_steps": STEPS, "target": "0"}
     messages = []
+
+    def refused(call, *arguments, **given):
+        try:
+            call(*arguments, **given)
+            messages.append("accepted")
+        except ValueError as error:
+            messages.append(str(error))
+
     net = nn.Sequential(nn.Linear(4, 4))
     fully_shard(net, mesh=mesh)
-    try:
-        mvp.Pruner(net, **options)
-    except ValueError as error:
-        messages.append(f"before: {error}")
+    refused(mvp.Pruner, net, **options)
+    net = nn.Sequential(nn.Linear(4, 4))
+    pruner = mvp.Pruner(net, **options)
+    fully_shard(net, mesh=mesh)
+    refused(pruner.attach, torch.optim.SGD(net.parameters(), lr=0.1))
     net = nn.Sequential(nn.Linear(4, 4))
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
     mvp.Pruner(net, **options).attach(optimizer)
     fully_shard(net, mesh=mesh)
     net(torch.ones(1, 4, device=device)).sum().backward()
-    try:
-        optimizer.step()
-    except ValueError as error:
-        messages.append(f"after: {error}")
+    refused(optimizer.step)
+    net = nn.Sequential(nn.Linear(4, 4))
+    net[0].weight.data[0] = 0
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    mvp.hold_zeros(net, optimizer, "0")
+    fully_shard(net, mesh=mesh)
+    refused(optimizer.step)
+    refused(mvp.hold_zeros, net, optimizer, "0")
     return messages
+
+
+def held(device, rank, world):
+    """Training on after finalize() with the zeros held: the density and every weight."""
+    model = make_model(rank).to(device)
+    wrapped = DistributedDataParallel(model)
+    for layer in model.bert.encoder.layer:
+        layer.output.dense.weight.data[::2] = 0
+    optimizer = torch.optim.AdamW(wrapped.parameters(), lr=1e-2)
+    mvp.hold_zeros(wrapped, optimizer)
+    for step in range(4):
+        batch = {key: value[rank::world].to(device) for key, value in make_batch(step).items()}
+        wrapped(**batch).loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+    return {name: value.detach().cpu() for name, value in model.named_parameters()}
 
 
 def main(folder, device):
@@ -110,6 +140,7 @@ def main(folder, device):
     for case in CASES:
         # Other weights on each rank: DistributedDataParallel makes them those of rank 0.
         results[case] = train(case, rank, device, rank, world, wrap=DistributedDataParallel)
+    results["held"] = held(device, rank, world)
     results["sharded"] = sharded(device)
     torch.save(results, Path(folder) / f"rank{rank}.pt")
     dist.destroy_process_group()

@@ -41,13 +41,19 @@ def loss_of(net, i):
     return nn.functional.cross_entropy(net(x), y)
 
 
+def used(method, **options):
+    """The options that the method does not ignore: those it ignores are refused."""
+    ignored = mvp.methods.find_method(method).ignores
+    return {name: value for name, value in options.items() if name not in ignored}
+
+
 def make(method="movement", *, steps=20, optimizer="adamw", dtype=torch.float32, device="cpu", net=None, **options):
-    """(net, optimizer, attached pruner) with settings that prune hard in few steps."""
+    """(net, optimizer, attached pruner) with settings that prune hard in few steps; drops those the method ignores."""
     net = Net(dtype=dtype, device=device) if net is None else net
     optimizer = OPTIMIZERS[optimizer](net.parameters()) if isinstance(optimizer, str) else optimizer
-    given = {"density": 0.2, "total_steps": steps, "warmup_steps": 2, "cooldown_steps": 4, "score_lr": 0.3}
-    given["magnitude_init"] = 0.0  # the papers' methods
-    pruner = mvp.Pruner(net, method, **(given | options)).attach(optimizer)
+    given = {"density": 0.2, "total_steps": steps, "warmup_steps": 2, "cooldown_steps": 4}
+    given |= {"magnitude_init": 0.0, "score_lr": 0.3}  # the papers' methods
+    pruner = mvp.Pruner(net, method, **used(method, **(given | options))).attach(optimizer)
     return net, optimizer, pruner
 
 

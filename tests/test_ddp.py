@@ -61,6 +61,16 @@ def close(a, b):
 
 def test_sharded_weights_are_refused(ranks):
     for rank in ranks:
-        assert len(rank["sharded"]) == 2
-        assert "sharded (FSDP" in rank["sharded"][0]
-        assert "replaced" in rank["sharded"][1]
+        made, attached, stepped, held, hold = rank["sharded"]
+        assert made.startswith("0.weight is sharded (FSDP") and hold.startswith("0.weight is sharded (FSDP")
+        assert attached.startswith("the weights of 0 were replaced after the Pruner was made (by fully_shard?)")
+        assert stepped.startswith("0.weight was replaced (by fully_shard?) or changed its dtype after attach()")
+        assert held.startswith("0.weight was replaced (by fully_shard?) after hold_zeros()")
+
+
+def test_held_zeros(ranks):
+    first, second = (rank["held"] for rank in ranks)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    for i in (0, 1):
+        weight = first[f"bert.encoder.layer.{i}.output.dense.weight"]
+        assert not weight[::2].any() and bool(weight[1::2].all())

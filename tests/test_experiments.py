@@ -26,7 +26,7 @@ from mvp_lite.experiments.subsets import random_subset
 from mvp_lite.experiments.table import Table, read_rows
 from mvp_lite.experiments.unlabeled import Study
 from mvp_lite.paths import data_path
-from mvp_lite.tasks.task import load_task
+from mvp_lite.tasks.loading import load_task
 
 ROOT = Path(__file__).parent.parent
 SMALL = Grid(

@@ -17,7 +17,7 @@ from mvp_lite.experiments.mechanism import FRACTIONS, MECHANISM_COLUMNS, Mechani
 from mvp_lite.experiments.table import read_rows
 from mvp_lite.models import load_model, tokenizer_for
 from mvp_lite.paths import data_path
-from mvp_lite.tasks.task import load_task
+from mvp_lite.tasks.loading import load_task
 from mvp_lite.train import fine_prune
 
 

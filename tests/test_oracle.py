@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from nets import layers
+from nets import layers, used
 from torch import nn
 
 import mvp_lite as mvp
@@ -82,7 +82,7 @@ def engine_run(net, method, scope, make, score_lr, accumulate, penalty, dtype):
     optimizer = make([{"params": list(net.parameters())}])
     pruner = mvp.Pruner(
         net, method, density=DENSITY, total_steps=STEPS, warmup_steps=WARMUP, cooldown_steps=COOLDOWN, scope=scope,
-        score_lr=score_lr, penalty=penalty, threshold=TAU, magnitude_init=0.0,
+        **used(method, score_lr=score_lr, penalty=penalty, threshold=TAU, magnitude_init=0.0),
     ).attach(optimizer)  # fmt: skip
     losses, seen = [], []
     data = batches(STEPS * accumulate, 1, dtype)

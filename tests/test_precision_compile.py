@@ -6,7 +6,7 @@ import sys
 
 import pytest
 import torch
-from nets import layers
+from nets import layers, used
 from torch import nn
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch._dynamo.utils import counters
@@ -64,7 +64,7 @@ def train(
         call = torch.compile(model, **compiled)
     pruner = mvp.Pruner(
         call if order == "compile, attach to the wrapper" else model, method, density=DENSITY, total_steps=STEPS,
-        warmup_steps=WARMUP, cooldown_steps=COOLDOWN, score_lr=0.3,
+        warmup_steps=WARMUP, cooldown_steps=COOLDOWN, **used(method, score_lr=0.3),
     ).attach(optimizer)  # fmt: skip
     if compiled is not None and order == "attach, compile":
         call = torch.compile(model, **compiled)

@@ -18,12 +18,16 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 # A file imports only from files above it.
 ORDER = """
-paths _selection masks scores schedule layers penalty_control methods structure.units matrices groups forward
-diagnosis pruner distill train structure.shrinking structure
+paths hub tokenizer _selection masks scores schedule settings layers penalty_control methods structure.units
+storage.checksums structure.shrinking structure.loading structure targets matrices hold groups budgets forward
+diagnosis report pruner
+tasks.toy.language tasks.toy.pretraining tasks.toy tasks.specs tasks.spans tasks.entities tasks.sources tasks.files
+tasks.reading tasks.columns tasks.encoding tasks.evaluation tasks.task tasks.loading tasks.loaders tasks models
+distill storage.csr storage.onnx storage.positions storage.index storage.building storage.sparse
+storage.record storage.card storage.folder storage checkpoints train trainer replaying
 gradient_free.batches gradient_free.layer gradient_free.costs gradient_free.r2 gradient_free.d2
 gradient_free.mask_search gradient_free.scaling gradient_free.methods gradient_free.pruning gradient_free
-tasks.toy.language tasks.toy.pretraining tasks.toy tasks.specs tasks.spans tasks.reading tasks.encoding
-tasks.evaluation tasks.task tasks models
+latency.variants latency.timing latency.report latency
 experiments.table experiments.subsets experiments.settings experiments.remedies experiments.recipes
 experiments.grid experiments.lambdas experiments.structured experiments.unlabeled experiments.sizes
 experiments.probes experiments.mechanism experiments
@@ -37,7 +41,7 @@ course.figures.during_training course.figures course.notebook
 course.widgets course.exercises.tools
 course.exercises.n01 course.exercises.n02 course.exercises.n03 course.exercises.n04 course.exercises.n05
 course.exercises.n06 course.exercises.n07 course.exercises.n08 course.exercises.n09 course.exercises.n10
-course.exercises.n11 course.exercises.n12 course.exercises.n13 course.exercises course.tables course.editions course
+course.exercises.n11 course.exercises.n12 course.exercises.n13 course.exercises course.tables course.editions course.api course
 """.split()
 #: the public face, which may name anything
 EXEMPT = ["__init__", "__main__"]

@@ -8,7 +8,7 @@ from itertools import chain
 import numpy as np
 import pytest
 import torch
-from nets import METHODS, OPTIMIZERS, TOP_V, Net, batch, layers, loss_of, make, same, snapshot, train
+from nets import METHODS, OPTIMIZERS, TOP_V, Net, batch, layers, loss_of, make, same, snapshot, train, used
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
@@ -163,6 +163,22 @@ def test_report():
     assert pruner.report()["empty"].tolist() == [True, False]
 
 
+def test_repr():
+    pruner = mvp.Pruner(Net(), density=0.2, total_steps=20)
+    text = "density 1 now, 0.2 at the end; step 0 of 20; 2 matrices with 384 weights"
+    assert repr(pruner) == f"Pruner(movement: {text}; not attached)"
+    net, opt, pruner = make("magnitude", groups="rows")
+    train(net, opt, range(17))
+    text = f"density {pruner.density:.3g} now, 0.2 at the end; step 17 of 20; 2 matrices with 384 weights, in groups"
+    assert repr(pruner) == f"Pruner(magnitude: {text}; attached)"
+    pruner.finalize()
+    assert repr(pruner) == f"Pruner(magnitude: {text}; finalized)"
+    _, _, pruner = make("soft_movement", penalty=30.0)
+    assert "; attached)" in repr(pruner) and "now, an outcome of penalty=30; step 0" in repr(pruner)
+    _, _, pruner = make("l0")
+    assert "0.2 at the end" in repr(pruner)
+
+
 def test_soft_movement_follows_threshold_and_penalty():
     """lambda(t) = lambda * tau(t) / tau: both on the cubic schedule, from 0."""
     net, opt, pruner = make("soft_movement", penalty=40.0, threshold=0.3, score_lr=0.5)
@@ -191,16 +207,6 @@ def test_the_gates_penalty_is_constant():
     train(net, opt, range(20), after=lambda: None if pruner.penalty == 7.0 else pytest.fail("moved"))
 
 
-@pytest.mark.parametrize("method", TOP_V)
-def test_a_penalty_is_for_free_densities_alone(method):
-    def run(penalty):
-        net, opt, pruner = make(method, penalty=penalty)
-        train(net, opt, range(8))
-        return snapshot(pruner)
-
-    assert same(run("feedback"), run(1e4))
-
-
 def test_a_selection_among_equal_scores_warns():
     with pytest.warns(UserWarning, match="all scores are equal.*warmup_steps"):
         make("movement", initial_density=0.5)
@@ -224,7 +230,7 @@ def test_start_and_rate_of_scores(method, start, rate, score_init):
     """The published ones for a fixed penalty; with the feedback rule a path of fixed length, however short the run."""
     for penalty in (1.0, "feedback"):
         net = Net()
-        options = {"score_init": score_init, "penalty": penalty, "magnitude_init": 0.0}
+        options = used(method, score_init=score_init, penalty=penalty, magnitude_init=0.0)
         pruner = mvp.Pruner(net, method, density=0.2, total_steps=20, **options)
         opt = torch.optim.AdamW(net.parameters())
         pruner.attach(opt)
@@ -593,8 +599,8 @@ def clipped_engine(net, method, scope, penalty, clip):
     optimizer = oracle.OPTIMIZERS["sgd"]([{"params": list(net.parameters())}])
     pruner = mvp.Pruner(
         net, method, density=oracle.DENSITY, total_steps=oracle.STEPS, warmup_steps=oracle.WARMUP,
-        cooldown_steps=oracle.COOLDOWN, scope=scope, score_lr=2.0, penalty=penalty, threshold=oracle.TAU,
-        magnitude_init=0.0,
+        cooldown_steps=oracle.COOLDOWN, scope=scope,
+        **used(method, score_lr=2.0, penalty=penalty, threshold=oracle.TAU, magnitude_init=0.0),
     ).attach(optimizer)  # fmt: skip
     losses, seen = [], []
     for x, y in oracle.batches(oracle.STEPS, 1, torch.float64):
@@ -809,13 +815,6 @@ def test_impossible_settings(options, error, match):
         mvp.Pruner(Net(), **({"method": "movement", "density": 0.2, "total_steps": 20} | options))
 
 
-def test_a_model_without_numbered_blocks():
-    with pytest.raises(ValueError, match=r"numbered blocks \(nn.ModuleList\): pass target=; the model has 0, 2"):
-        mvp.Pruner(nn.Sequential(nn.Linear(3, 3), nn.Tanh(), nn.Linear(3, 2)), density=0.2, total_steps=20)
-    with pytest.raises(ValueError, match="the model has none"):
-        mvp.Pruner(nn.Conv2d(1, 1, 3), density=0.2, total_steps=20)
-
-
 def test_attached_twice():
     net, opt, pruner = make()
     with pytest.raises(ValueError, match="this pruner was attached before"):
@@ -834,9 +833,6 @@ def test_an_optimizer_that_does_not_hold_the_weights():
     net = Net()
     with pytest.raises(ValueError, match=r"does not hold the weights of blocks\.0, blocks\.1"):
         make(net=net, optimizer=torch.optim.AdamW(net.head.parameters()))
-    net.blocks[1].weight.requires_grad_(False)
-    with pytest.raises(ValueError, match=r"holds, frozen .*weights of blocks\.1$"):
-        make(net=net, optimizer=torch.optim.AdamW(net.parameters()))
 
 
 def test_no_optimizer_at_all():

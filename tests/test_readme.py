@@ -153,12 +153,18 @@ def test_what_the_readme_leaves_behind(run_page) -> None:
     again = type(names["model"]).from_pretrained(folder / "pruned")
     for model in (again, names["model"], names["result"].model):
         assert kept(model) == pytest.approx(0.03, abs=0.005)
-    assert names["trainer"].state.global_step == names["pruner"].steps_done == 20
+    assert names["trainer"].state.global_step == names["pruner"].steps_done == names["callback"].pruner.steps_done == 20
 
 
 def test_what_the_guide_leaves_behind(run_page) -> None:
     names, _ = run_page(ROOT / "docs" / "guide.md")
     assert kept(names["model"]) == pytest.approx(0.1, abs=0.001) and names["pruner"].steps_done == 20
+
+
+def test_what_the_page_on_data_leaves_behind(run_page) -> None:
+    names, _ = run_page(ROOT / "docs" / "data.md")
+    assert kept(names["model"]) == pytest.approx(0.03, abs=0.005) and set(names["result"].metrics) == {"score"}
+    assert len(names["result"].history) == 20 and 0 < names["result"].score <= 100
 
 
 def test_what_the_page_on_deployment_leaves_behind(run_page) -> None:
@@ -270,7 +276,7 @@ def test_methods_groups_tasks_and_families_are_named() -> None:
         mvp.Pruner(torch.nn.Linear(2, 2), density=0.5, total_steps=10, groups="none of them")
     columns = {
         name: set(re.findall(r"`(\w+)`", row[1]))
-        for row in rows_of("guide.md", "| tasks | columns |")
+        for row in rows_of("data.md", "| tasks | columns |")
         for name in re.findall(r"`(\w+)`", row[0])
     }
     assert columns == {name: set(spec.columns) for name, spec in SPECS.items() if not name.startswith("toy/")}

@@ -5,6 +5,7 @@ import math
 import re
 from functools import cache
 from itertools import combinations
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -534,7 +535,46 @@ def smaller_table() -> str:
     return table(["batch × tokens", "dense (ms)", "masked", "shrunk", "per operation saved"], rows)
 
 
-@pytest.mark.parametrize("make", [step_table, selection_table, memory_table, smaller_table])
+ENCODERS = ("MiniLM-L6 size", "BERT-base size")
+FORMS = {  # column -> what is left, and the variant of `mvp_lite.latency`
+    "masked": ("10 % of the weights", "masked"),
+    "CSR, 10 %": ("10 % of the weights", "csr"),
+    "CSR, 3 %": ("3 % of the weights", "csr"),
+    "int8": ("10 % of the weights", "int8"),
+    "ONNX": ("10 % of the weights", "onnx"),
+    "shrunk": ("a quarter of the heads and neurons", "shrunk"),
+    "shrunk, int8": ("a quarter of the heads and neurons", "int8 shrunk"),
+    "shrunk, ONNX": ("a quarter of the heads and neurons", "onnx shrunk"),
+}
+
+
+def zeros_rows() -> list[dict[str, Any]]:
+    found = benchmark("zeros.json")
+    shapes = [(encoder, shape) for encoder in ENCODERS for shape in found[encoder] if re.fullmatch(r"\d+ x \d+", shape)]
+    return [
+        {"encoder": encoder, "shape": shape.replace("x", "×"), "dense_ms": found[encoder][shape]["dense_ms"]}
+        | {form: found[encoder][shape][kept][variant]["speed_up"] for form, (kept, variant) in FORMS.items()}
+        for encoder, shape in shapes
+    ]
+
+
+def zeros_table() -> str:
+    rows = [
+        [row["encoder"], row["shape"], f"{row['dense_ms']:.0f}", *(f"{row[form]:.2f}" for form in FORMS)]
+        for row in zeros_rows()
+    ]
+    return table(["encoder", "batch × tokens", "dense (ms)", *FORMS], rows)
+
+
+def csr_table() -> str:
+    found = benchmark("zeros.json")["BERT-base size"]
+    rows, crossing = found["csr over dense by tokens and density"], found["break-even density by tokens"]
+    densities = list(next(iter(rows.values())))
+    lines = [[f"{int(n):,}", *(f"{row[d]:.2f}" for d in densities), f"{crossing[n]:.2f}"] for n, row in rows.items()]
+    return table(["tokens in a batch", *(f"{float(d):.0%}".replace("%", " %") for d in densities), "break-even"], lines)
+
+
+@pytest.mark.parametrize("make", [step_table, selection_table, memory_table, smaller_table, zeros_table, csr_table])
 def test_tables_of_speed(make) -> None:
     assert make() in text("speed.md")
 
@@ -567,6 +607,21 @@ def test_what_is_said_of_smaller_models() -> None:
     parameters, speed = found["parameters"], [row["masked"]["speed_up"] for row in shapes]
     assert int(zeros) == round(100 - 100 * parameters["masked, not 0"] / parameters["dense"])
     assert (f"{min(speed):.2f}", f"{max(speed):.2f}") == (low, high)
+
+
+def test_what_is_said_of_zeros() -> None:
+    found = benchmark("zeros.json")
+    assert found["about"]["hardware"] in text("speed.md") and found["about"]["how"].startswith("one thread")
+    for row in zeros_rows():
+        assert 0.9 < row["masked"] < 1.1 and row["CSR, 3 %"] > row["CSR, 10 %"] > 1 and row["int8"] > 1
+        assert min(row["shrunk, int8"], row["shrunk, ONNX"]) > row["shrunk"] > 1
+    sentence = (
+        r"CSR is (\S+) to (\S+) times as fast at 10 %, and (\S+) to (\S+) times at 3 %.* int8 is (\S+) to (\S+) times"
+    )
+    ranges = [f(row[form] for row in zeros_rows()) for form in ("CSR, 10 %", "CSR, 3 %", "int8") for f in (min, max)]
+    assert said("speed.md", sentence) == tuple(f"{value:.1f}" for value in ranges)
+    for encoder in ENCODERS:
+        assert min(found[encoder]["break-even density by tokens"].values()) > 0.15
 
 
 def test_how_long_pruning_without_labels_takes() -> None:

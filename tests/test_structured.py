@@ -19,7 +19,7 @@ from mvp_lite.experiments.table import read_rows
 from mvp_lite.models import load_model
 from mvp_lite.paths import data_path
 from mvp_lite.pruner import Pruner
-from mvp_lite.tasks.task import load_task
+from mvp_lite.tasks.loading import load_task
 
 GRID = StructuredGrid(
     tasks=("toy/sentiment",),

@@ -206,14 +206,12 @@ class TestBadInput:
     @pytest.mark.parametrize("label", [-1, 2, "1", None, 0.0, True])
     def test_label_out_of_range_names_the_first_such_example(self, label, tmp_path):
         write(folder_for("sst2", tmp_path), "train", [{"sentence": "a", "label": x} for x in (0, 1, label, label)])
-        with pytest.raises(
-            ValueError, match=rf"train\.jsonl, example 2 .*{label!r} is not a label \(0 negative, 1 pos"
-        ):
+        with pytest.raises(ValueError, match=rf"train\.jsonl, line 3, .*{label!r} is not a label \(0 negative, 1 pos"):
             load_task("sst2", tmp_path)
 
     def test_text_that_is_none(self, tmp_path):
         write(folder_for("sst2", tmp_path), "train", [{"sentence": None, "label": 0}])
-        with pytest.raises(ValueError, match=r"example 0 .*'sentence': None is not a text"):
+        with pytest.raises(ValueError, match=r"line 1, .*'sentence': None is not a text"):
             load_task("sst2", tmp_path)
 
     @pytest.mark.parametrize(
@@ -229,7 +227,7 @@ class TestBadInput:
     def test_answers_that_do_not_fit(self, answers, problem, tmp_path):
         good = question(SHORT, "mat")
         write(write(tmp_path, "train", [good]), "validation", [good, good | {"answers": answers}])
-        with pytest.raises(ValueError, match=rf"validation\.jsonl, example 1 .*{problem}"):
+        with pytest.raises(ValueError, match=rf"validation\.jsonl, line 2, .*{problem}"):
             load_task("squad", tmp_path)
 
     def test_broken_files(self, tmp_path):
@@ -495,7 +493,7 @@ class TestRegression:
     @pytest.mark.parametrize("label", [-1.0, -1, 5.001, float("nan"), "3", None, True])
     def test_labels_outside_the_scale(self, label, tmp_path):
         write(write(tmp_path, "validation", similar([1.0])), "train", similar([0, 5.0, label, label]))
-        with pytest.raises(ValueError, match=rf"train\.jsonl, example 2 .*{label!r} is not a number from 0 to 5 \(ex"):
+        with pytest.raises(ValueError, match=rf"train\.jsonl, line 3, .*{label!r} is not a number from 0 to 5 \(ex"):
             load_task("stsb", tmp_path)
 
     def test_batches_keep_the_numbers(self, tokenizer, tmp_path):
@@ -563,14 +561,14 @@ class TestOptionalAnswers:
         assert (task.task_type, task.metric, task.num_labels) == ("span", "f1", 2) and task.examples["train"][
             "answers"
         ][1] == NONE
-        with pytest.raises(ValueError, match=r"train\.jsonl, example 1 .*holds no answer .*squad_v2 is the task"):
+        with pytest.raises(ValueError, match=r"train\.jsonl, line 2, .*holds no answer .*squad_v2 is the task"):
             self.read(tmp_path, examples, "squad")
 
     @pytest.mark.parametrize(
         "answers", [{"text": [], "answer_start": [3]}, {"text": [""], "answer_start": [0]}, {"text": []}, None]
     )
     def test_what_is_missing_must_be_missing_altogether(self, answers, tmp_path):
-        with pytest.raises(ValueError, match=r"example 1 .*'answers'"):
+        with pytest.raises(ValueError, match=r"line 2, .*'answers'"):
             self.read(tmp_path, [question(SHORT, "mat"), question(SHORT, "mat") | {"answers": answers}])
 
     def test_no_answer_is_trained_as_token_0(self, tokenizer, tmp_path):
@@ -629,7 +627,7 @@ def test_fine_prune_runs(name, encoder, tokenizer, tmp_path):
     else:
         examples = sentences(40, 2, PAIRS[name][0])
     folder = write(write(tmp_path, "train", examples), "validation", examples[:9])
-    task = load_task(name, folder, max_length=32, doc_stride=8)
+    task = load_task(name, folder, max_length=32, doc_stride=8 if name == "squad_v2" else None)
     assert task.recipe(4) == (3 * len(examples) // 4, 3e-5)
     model = load_model(encoder, task)
     result = fine_prune(
@@ -767,7 +765,8 @@ def test_toy_tasks_and_their_encoder(name, device):
     task = load_task(name)
     assert task.size("train") > 1000 and task.size("validation") >= 200
     assert task.recipe(32) == (300, 3e-4)
-    assert load_task(name, data_path(*name.split("/"))).examples == task.examples
+    with pytest.raises(ValueError, match=r"data_dir='.*': .* comes from the package; leave data_dir out"):
+        load_task(name, data_path(*name.split("/")))
     if task.labels:
         assert set(task.examples["train"]["label"]) == set(range(task.num_labels))
     model = load_model("toy", task).to(device)

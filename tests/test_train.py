@@ -26,6 +26,7 @@ def encoder(task):
 
 def run(encoder, task, method="movement", density=0.1, **options):
     settings = {"steps": STEPS, "lr": 3e-4, "batch_size": 16, "progress": False, **options}
+    density = 1.0 if method == "dense" else density
     return mvp.fine_prune(copy.deepcopy(encoder), task, method, density, **settings)
 
 
@@ -212,23 +213,25 @@ def test_a_task_of_ones_own(device):
 
 
 @pytest.mark.parametrize(
-    ("wrong", "lacks"),
+    ("wrong", "advice"),
     [
-        ([1, 2], "name, tokenizer, recipe, encode"),
-        ("toy/inference", "name, tokenizer, recipe"),  # a str has an `encode` of its own
-        (None, "name, tokenizer, recipe, encode"),
+        ("toy/inference", r"; write load_task\('toy/inference'\)$"),
+        ("sst", r"; write load_task\('sst'\) \(tasks with a name: toy/sentiment, .*"),
+        (None, "$"),
+        (7, "$"),
     ],
 )
-def test_what_is_not_a_task_is_named(encoder, wrong, lacks):
-    with pytest.raises(
-        TypeError, match=rf"task={re.escape(repr(wrong))} lacks {lacks}: give what load_task .*TaskLike"
-    ):
+def test_what_is_not_a_task_is_named(encoder, wrong, advice):
+    accepted = "must be what load_task or make_task returns, .*DataFrame, a torch DataLoader .*TaskLike"
+    with pytest.raises(TypeError, match=rf"task={re.escape(repr(wrong))}: {accepted}{advice}"):
         run(encoder, wrong)
 
 
 def test_what_a_task_lacks_is_named_before_training(encoder, task):
-    with pytest.raises(TypeError, match=r"task=.*Encoded.* lacks name, recipe, encode: "):
+    with pytest.raises(TypeError, match=r"task=.*Encoded.*: must be .*; give the task itself, encoded\.task"):
         run(encoder, task.encode(mvp.tokenizer_for(encoder)))
+    with pytest.raises(TypeError, match=r"task=.* lacks name, tokenizer, encode: give what load_task .*TaskLike"):
+        run(encoder, SimpleNamespace(recipe=lambda batch_size: (1, 1e-3)))
     half = Parity()
     half.encode = lambda tokenizer: SimpleNamespace(batches=half.batches, check_head=half.check_head)
     with pytest.raises(TypeError, match=r"task\.encode\(tokenizer\)=.* lacks evaluate: .*EncodedTaskLike"):

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from accelerate import Accelerator
-from nets import layers
+from nets import layers, used
 from safetensors.torch import load_file
 from torch.utils.data import DataLoader
 from transformers import BertConfig, BertForSequenceClassification, PrinterCallback, Trainer, TrainingArguments
@@ -37,7 +37,7 @@ def make_rows(count, seed):
 
 def make_pruner(model, method, steps=STEPS, **options):
     options = {"density": DENSITY, "warmup_steps": 2, "cooldown_steps": steps // 3, "score_lr": SCORE_LR} | options
-    return mvp.Pruner(model, method, total_steps=steps, **REACH.get(method, {}), **options)
+    return mvp.Pruner(model, method, total_steps=steps, **REACH.get(method, {}), **used(method, **options))
 
 
 def make_trainer(folder, device, method="movement", seed=0, score=lambda pruner, predictions: 0.0, **options):

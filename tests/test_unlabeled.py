@@ -26,7 +26,7 @@ from mvp_lite.experiments.unlabeled import (
 from mvp_lite.gradient_free import METHODS, prune_neurons
 from mvp_lite.paths import data_path
 from mvp_lite.structure.shrinking import shrink
-from mvp_lite.tasks.task import load_task
+from mvp_lite.tasks.loading import load_task
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from mvp_lite.experiments.settings import Settings, floats, option
 from mvp_lite.experiments.table import Table
 from mvp_lite.models import load_model
 from mvp_lite.tasks import toy
-from mvp_lite.tasks.task import load_task
+from mvp_lite.tasks.loading import load_task
 from mvp_lite.train import fine_prune
 
 __all__ = ["LAMBDA_COLUMNS", "LambdaSweep", "run_lambdas"]

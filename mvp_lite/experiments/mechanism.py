@@ -28,7 +28,7 @@ from mvp_lite.paths import data_path
 from mvp_lite.pruner import Pruner
 from mvp_lite.scores import magnitude
 from mvp_lite.tasks.task import EncodedTask, Task
-from mvp_lite.train import default_device, train_steps
+from mvp_lite.train import default_device, train_steps, warmup_and_decay
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -176,7 +176,8 @@ def _run(study: Mechanism, task: Task, recipe: str, density: float, seed: int) -
     look, losses, masks = recorded_steps(steps), list[float](), [matrix.mask.clone() for matrix in pruner.matrices]
     with center, torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
-        for done, loss, *_ in train_steps(model, optimizer, pruner, None, batches, steps, 1.0, device, study.bf16):
+        scheduler = warmup_and_decay(optimizer, steps)
+        for done, loss, *_ in train_steps(model, optimizer, scheduler, pruner, None, batches, 1.0, device, study.bf16):
             step = done + 1
             losses.append(loss)
             if step not in look:

@@ -15,7 +15,8 @@ from typing import Any, ClassVar, Self
 
 from mvp_lite.experiments.subsets import random_subset
 from mvp_lite.paths import data_path
-from mvp_lite.tasks.task import Task, load_task
+from mvp_lite.tasks.loading import load_task
+from mvp_lite.tasks.task import Task
 
 __all__ = ["ModelSettings", "Settings", "floats", "integers", "option", "words"]
 

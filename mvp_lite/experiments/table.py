@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from mvp_lite.storage.record import hardware
 from mvp_lite.train import default_device
 
 __all__ = ["Cell", "Row", "Table", "read_rows"]
@@ -101,14 +102,4 @@ def _machine() -> Row:
 
     versions = f"python {platform.python_version()}, torch {torch.__version__}, transformers {transformers.__version__}"
     device, threads = default_device().type, str(torch.get_num_threads())
-    return {"device": device, "threads": threads, "hardware": _hardware(), "versions": versions}
-
-
-def _hardware() -> str:
-    if default_device().type == "cuda":
-        return torch.cuda.get_device_name()
-    name, info = platform.processor() or platform.machine(), Path("/proc/cpuinfo")
-    if info.exists():
-        models = (line.split(":")[1].strip() for line in info.read_text().splitlines() if "model name" in line)
-        name = next(models, name)
-    return f"{name}, {os.cpu_count()} cores"
+    return {"device": device, "threads": threads, "hardware": hardware(default_device()), "versions": versions}

@@ -25,7 +25,8 @@ from mvp_lite.gradient_free import METHODS, prune_neurons
 from mvp_lite.models import load_model, tokenizer_for
 from mvp_lite.paths import data_path
 from mvp_lite.structure.shrinking import shrink
-from mvp_lite.tasks.task import Task, load_task
+from mvp_lite.tasks.loading import load_task
+from mvp_lite.tasks.task import Task
 from mvp_lite.train import default_device, fine_prune
 
 __all__ = [

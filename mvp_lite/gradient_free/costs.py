@@ -5,18 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from mvp_lite.gradient_free.layer import Layer, of_type
-from mvp_lite.structure.units import Units, find_units
+from mvp_lite.gradient_free.layer import Layer, find_layers, of_type
+from mvp_lite.structure.units import Units
 
 __all__ = ["budget", "operations", "total_operations", "unit_operations"]
+
+_OF_POSITIONS = ("pos_key_proj", "pos_query_proj")
 
 
 def unit_operations(units: Units, length: float) -> float:
     """Multiply-adds of one unit on one sequence of `length` tokens.
 
-    Its rows and columns, and for a head attention's two products; biases and normalization are left out.
+    Its rows and columns, and for a head attention's two products; biases, normalization and DeBERTa's relative
+    positions, whose maps run once for a batch, are left out.
     """
-    entries: int = sum(part.module.weight.numel() for part in units.parts)
+    of_tokens = [part for part in units.parts if not part.name.endswith(_OF_POSITIONS)]
+    entries: int = sum(part.module.weight.numel() for part in of_tokens)
     count = length * entries / units.count
     if units.unit_type == "heads":
         count += 2 * length**2 * units.columns.size
@@ -29,7 +33,7 @@ def operations(model: Any, length: float) -> dict[str, Any]:
     {"heads", "neurons", "per_head": [...], "per_neuron": [...]}: the sums, and for each layer what one unit costs.
     """
     found: dict[str, Any] = {"heads": 0.0, "neurons": 0.0, "per_head": [], "per_neuron": []}
-    for units in find_units(model):
+    for units in (layer.units for layer in find_layers(model)):
         each = unit_operations(units, length)
         found[units.unit_type] += units.count * each
         found["per_head" if units.unit_type == "heads" else "per_neuron"].append(each)

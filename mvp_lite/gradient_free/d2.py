@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mvp_lite.forward import evaluating
-from mvp_lite.gradient_free.batches import Batch, model_inputs, real_tokens
+from mvp_lite.gradient_free.batches import Batch, checked, model_inputs, real_tokens
 from mvp_lite.gradient_free.layer import Layer, find_layers, of_type
 
 __all__ = ["NORMALIZATIONS", "STATISTICS", "d2_scores", "observe_activations"]
@@ -36,7 +36,7 @@ def d2_scores(model: Any, inputs: Iterable[Batch], *, statistic: str = "mean") -
     if statistic not in STATISTICS:
         raise ValueError(f"statistic={statistic!r}: must be one of {', '.join(STATISTICS)}")
     ffns, device = of_type("neurons", find_layers(model)), next(model.parameters()).device
-    observe_activations(model, ffns, [model_inputs(batch, device) for batch in inputs])
+    observe_activations(model, ffns, [model_inputs(batch, device) for batch in checked("inputs", inputs)])
     return [ffn.activations[statistic] for ffn in ffns]
 
 

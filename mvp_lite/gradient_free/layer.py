@@ -14,6 +14,8 @@ from mvp_lite.structure.units import Slices, Units, find_units
 
 __all__ = ["Layer", "find_layers", "of_type", "scale_units"]
 
+_TWO_LENGTHS = ("t5", "mt5")
+
 
 @dataclass(eq=False)
 class Layer:
@@ -66,7 +68,16 @@ class Layer:
 
 
 def find_layers(model: Any) -> list[Layer]:
-    """A record for each attention layer and each FFN of a model, in the order of `find_units`."""
+    """A record for each attention layer and each FFN of a model, in the order of `find_units`.
+
+    Raises:
+        ValueError: a family whose units are not known, or that has an encoder and a decoder.
+    """
+    if (family := model.config.model_type) in _TWO_LENGTHS:
+        raise ValueError(
+            f"model type {family!r}: operations are counted for sequences of one length, and its encoder and decoder "
+            "have two; Pruner(groups='neurons') and shrink work for it"
+        )
     numbers = {"heads": count(), "neurons": count()}
     return [Layer(units, next(numbers[units.unit_type])) for units in find_units(model)]
 

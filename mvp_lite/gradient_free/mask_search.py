@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from mvp_lite.forward import evaluating
+from mvp_lite.gradient_free.batches import checked
 from mvp_lite.masks import top_v
 from mvp_lite.structure.units import Slices, find_units
 
@@ -50,13 +51,14 @@ def mask_gradients(model: Any, labeled: Iterable[Mapping[str, Tensor]], heads: b
 
     Raises:
         ValueError: no batches, a batch without labels, a loss that is not finite, a family that is not known.
+        TypeError: not batches of tensors.
     """
     gated = [units for units in find_units(model) if heads or units.unit_type == "neurons"]
     device = next(model.parameters()).device
     found: list[tuple[Tensor, ...]] = []
     with evaluating(model) as handles, torch.enable_grad():
         gates = [_gate(units.columns, units.count, handles) for units in gated]
-        for n, batch in enumerate(labeled):
+        for n, batch in enumerate(checked("labeled", labeled)):
             loss = getattr(model(**{name: value.to(device) for name, value in batch.items()}), "loss", None)
             if loss is None:
                 raise ValueError(f"labeled: batch {n} gives no loss; it holds {', '.join(batch)} and lacks labels")

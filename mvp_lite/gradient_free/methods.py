@@ -60,7 +60,7 @@ class Ranking:
         At least the fraction `min_density` of each layer stays. All units take the same number of operations.
         """
         count = math.floor(budget / max(layer.operations for layer in layers) + 1e-9)
-        density = count / sum(layer.units.count for layer in layers)
+        density = min(count / sum(layer.units.count for layer in layers), 1.0)
         masks = top_v_global([layer.scores for layer in layers], density, min_density)
         for layer, mask in zip(layers, masks, strict=True):
             layer.mask = mask

@@ -13,14 +13,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
+from tqdm.auto import tqdm
 
-from mvp_lite.gradient_free.batches import Batch, model_inputs
+from mvp_lite.gradient_free.batches import Batch, checked, model_inputs
 from mvp_lite.gradient_free.costs import budget, total_operations, unit_operations
 from mvp_lite.gradient_free.d2 import observe_activations
 from mvp_lite.gradient_free.layer import Layer, find_layers, of_type
 from mvp_lite.gradient_free.mask_search import mask_gradients
 from mvp_lite.gradient_free.methods import METHODS, Ranking, make_ranking
-from mvp_lite.gradient_free.scaling import fit_scales, recorded_states
+from mvp_lite.gradient_free.scaling import check_blocks, fit_scales, recorded_states
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["NeuronPruning", "kcm", "prune_neurons"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class NeuronPruning:
     """What `prune_neurons` gives.
 
@@ -42,6 +43,14 @@ class NeuronPruning:
     model: Any
     layers: Sequence[Layer]
     length: float
+
+    def __repr__(self) -> str:
+        neurons, heads = (
+            f"{sum(len(layer.kept) for layer in layers)} of {sum(len(layer.mask) for layer in layers)}"
+            for layers in (of_type("neurons", self.layers), of_type("heads", self.layers))
+        )
+        kept = f"{neurons} neurons and {heads} heads kept, {100 * self.flops:.1f} % of the operations"
+        return f"NeuronPruning({type(self.model).__name__}: {kept})"
 
     @property
     def scores(self) -> list[Tensor]:
@@ -95,6 +104,8 @@ def kcm(
     scale: bool = True,
     min_density: float = 0.0,
     ridge: float = 1e-3,
+    uniform: bool = False,
+    progress: bool = False,
     **options: Any,
 ) -> NeuronPruning:
     """KCM (Nova et al. 2023, Algorithm 1): prune FFN neurons with unlabeled inputs; no gradients, no training.
@@ -104,8 +115,9 @@ def kcm(
     fields of `methods.KCM`; all else is as in `prune_neurons(..., method="kcm")`, which is the same.
     """
     return prune_neurons(
-        model, inputs, flops, "kcm", labeled=labeled, scale=scale, min_density=min_density, ridge=ridge, **options
-    )
+        model, inputs, flops, "kcm", labeled=labeled, scale=scale, min_density=min_density, ridge=ridge,
+        uniform=uniform, progress=progress, **options,
+    )  # fmt: skip
 
 
 def prune_neurons(
@@ -119,6 +131,8 @@ def prune_neurons(
     scale: bool | None = None,
     min_density: float = 0.0,
     ridge: float = 1e-3,
+    uniform: bool = False,
+    progress: bool = False,
     **options: Any,
 ) -> NeuronPruning:
     r"""Prune FFN neurons of a fine-tuned model: by default with unlabeled inputs alone, without gradients or training.
@@ -128,6 +142,7 @@ def prune_neurons(
     Args:
         model: a transformers model of a family in `mvp_lite.structure.units.FAMILIES`; it is left as it is.
         inputs: batches as the model takes them (labels in them are ignored); padding is identified by `attention_mask`.
+            Every method reads them, if only to count operations at their mean length.
         flops: fraction of the encoder's operations that stays, for sequences of the inputs' mean length.
         method: "kcm" (R2 x D2, scaled; with `labeled`, swaps before scaling), "r2d2" (not scaled), "r2", "d2",
             "weight_magnitude" (norm of the outgoing weights), "output_magnitude" (mean norm of what a neuron adds),
@@ -140,6 +155,9 @@ def prune_neurons(
             default: for "kcm" and "fisher".
         min_density: fraction of each layer's neurons (and heads) that stays at least.
         ridge: see `scaling.solve_scales`.
+        uniform: every layer keeps the same number of neurons, its own best ones, in place of one pool of all layers.
+            What `shrink` makes of the model is then read by stock `from_pretrained`. Not with `heads`.
+        progress: show progress bars.
         options: of the method by its name; a method ignores those that only others have. "kcm", "r2d2", "r2":
             sigma=1.0, alpha=0.01, stop="absolute", half=True, see `r2.r2_scores`. "kcm", "r2d2", "d2":
             statistic="mean", see `d2.d2_scores`. "kcm", "r2d2": normalization="minmax", of D2 in each layer, or "max",
@@ -148,22 +166,25 @@ def prune_neurons(
     Raises:
         ValueError: no inputs; a budget that cannot be reached; a layer that would lose all neurons or heads; labels
             that are missing, or given to a method without use for them; an unknown method, or a value that an option
-            does not take; a family that is not known.
-        TypeError: an option that no method has, or one beside an instance.
+            does not take; a family that is not known, or has an encoder and a decoder; a scale for a model with a
+            convolution between its blocks.
+        TypeError: inputs that are no batches of tensors; an option that no method has, or one beside an instance.
     """
     ranking = make_ranking(method, options)
-    _check(method, ranking, flops, labeled, heads)
+    _check(method, ranking, flops, labeled, heads, uniform)
     scale = ranking.scaled if scale is None else scale
     device = next(model.parameters()).device
-    batches = [model_inputs(batch, device) for batch in inputs]
+    batches = [model_inputs(batch, device) for batch in checked("inputs", inputs)]
     if not batches:
         raise ValueError("inputs is empty: give at least one batch of unlabeled inputs")
 
     pruned = copy.deepcopy(model)
     layers = find_layers(pruned)
+    if scale:
+        check_blocks(pruned)
     ffns = of_type("neurons", layers)
     with recorded_states(pruned, ffns, limit=None if scale and not heads else 0) as states:
-        length = observe_activations(pruned, ffns, batches)
+        length = observe_activations(pruned, ffns, tqdm(batches, desc="activations", disable=not progress))
     for layer in layers:
         layer.operations = unit_operations(layer.units, length)
     candidates = layers if heads else ffns
@@ -172,22 +193,24 @@ def prune_neurons(
         for layer, gradients in zip(candidates, mask_gradients(model, labeled, heads), strict=True):
             layer.gradients = gradients
 
-    for layer in candidates:
+    for layer in tqdm(candidates, desc="scores", disable=not progress):
         layer.scores = ranking.score(layer)
-    ranking.select(candidates, left, min_density)
+    pools = [[layer] for layer in candidates] if uniform else [candidates]
+    for pool in pools:
+        ranking.select(pool, left / len(pools), min_density)
     for layer in candidates:
         if not len(layer.kept):
             lost = f"{layer.units.name} would lose all its {layer.units.unit_type}"
             raise ValueError(f"{lost} at flops={flops!r}: give min_density, say 0.01")
         layer.scales = layer.mask.to(layer.scales)
     if scale:
-        fit_scales(pruned, layers, batches, ridge, states)
+        fit_scales(pruned, layers, batches, ridge, states, progress)
     for layer in layers:
         layer.apply()
     return NeuronPruning(pruned, layers, length)
 
 
-def _check(method: str | Ranking, ranking: Ranking, flops: float, labeled: Any, heads: bool) -> None:
+def _check(method: str | Ranking, ranking: Ranking, flops: float, labeled: Any, heads: bool, uniform: bool) -> None:
     name = method if isinstance(method, str) else type(method).__name__
     if not 0.0 < flops <= 1.0:
         raise ValueError(f"flops={flops!r}: the fraction of operations that stays must lie in (0, 1]")
@@ -195,6 +218,8 @@ def _check(method: str | Ranking, ranking: Ranking, flops: float, labeled: Any, 
         raise ValueError(f"labeled=None: method={name!r} needs batches with labels")
     if labeled is not None and not ranking.takes_labels:
         raise ValueError(f"labeled: method={name!r} has no use for labels; {_which('takes_labels')} have")
+    if heads and uniform:
+        raise ValueError("uniform=True: not with heads=True, which splits one budget between heads and neurons")
     if heads and not ranking.takes_heads:
         raise ValueError(f"heads=True: method={name!r} scores neurons alone; {_which('takes_heads')} scores heads too")
 

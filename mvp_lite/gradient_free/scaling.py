@@ -17,13 +17,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from tqdm.auto import tqdm
 
 from mvp_lite.forward import evaluating
 from mvp_lite.gradient_free.batches import real_tokens
 from mvp_lite.gradient_free.layer import Layer, of_type, scale_units
 from mvp_lite.structure.units import Units, find_units
 
-__all__ = ["fit_scales", "recorded_states", "solve_scales"]
+__all__ = ["check_blocks", "fit_scales", "recorded_states", "solve_scales"]
 
 #: bytes of dense hidden states that `recorded_states` holds at most
 LIMIT = 4 * 2**30
@@ -51,6 +52,7 @@ def fit_scales(
     batches: Sequence[dict[str, Tensor]],
     ridge: float = 1e-3,
     recorded: Sequence[list[Tensor]] = (),
+    progress: bool = False,
 ) -> None:
     """Set the scales of the neurons that stay, and of the heads if any was pruned anywhere.
 
@@ -64,7 +66,12 @@ def fit_scales(
         ridge: see `solve_scales`.
         recorded: what `recorded_states` gave for the same batches. Without it, and to fit heads, the dense model runs
             once more.
+        progress: show a progress bar over the layers.
+
+    Raises:
+        ValueError: a model that computes something between its blocks.
     """
+    check_blocks(model)
     pruned = copy.deepcopy(model)
     pairs = list(zip(layers, find_units(pruned), strict=True))
     for layer, units in pairs:
@@ -77,8 +84,14 @@ def fit_scales(
         targets = _states_by_block(model, [layer.units for layer, _ in pairs], inputs)
     else:
         targets = iter(recorded)
-    for layer, units in pairs:
+    for layer, units in tqdm(pairs, desc="scales", disable=not progress):
         inputs = _fit_layer(pruned, layer, units, inputs, next(targets), ridge)
+
+
+def check_blocks(model: Any) -> None:
+    """Refuse a model whose blocks do not follow each other directly, as those of DeBERTa-v2 XL."""
+    if (kernel := getattr(model.config, "conv_kernel_size", 0)) and model.config.model_type == "deberta-v2":
+        raise ValueError(f"scale=True: model with a convolution between its blocks, conv_kernel_size={kernel}")
 
 
 def _fit_layer(

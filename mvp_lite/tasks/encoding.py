@@ -13,13 +13,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mvp_lite.tasks.reading import Columns
+from mvp_lite.tasks.sources import Columns
 from mvp_lite.tasks.spans import answer_tokens
 from mvp_lite.tasks.specs import TaskSpec
 
 __all__ = ["EncodedSplit", "check_tokenizer", "fingerprint", "shuffled", "sorted_by_length", "tokenize"]
 
 WINDOW = 50  # batches sorted by length together, as in the usual length-grouped sampler
+IGNORED = -100  # the label of a token that the loss leaves out, in torch and transformers
 CHUNK = 4096  # examples tokenized at once; bounds the memory of the tokenizer's Python lists
 
 
@@ -31,10 +32,11 @@ class EncodedSplit:
         begin: (sequences + 1,) positions in the flat arrays.
         example: (sequences,) index of the example; several windows of a long context share one.
         ids, types: (tokens,) token ids, and token types where the tokenizer has them.
-        targets: (sequences,) "labels", or "start_positions" and "end_positions".
+        targets: (sequences,) "labels", or "start_positions" and "end_positions"; (tokens,) "labels" of words.
         pad_id, pad_type: what pads the two.
         max_length: width that no batch exceeds.
         spans: (tokens, 2) of a span task: characters of each token in the context, -1 for a token outside it.
+        words: (tokens,) of token classification: the word that a token begins, -1 for any other token.
     """
 
     begin: np.ndarray
@@ -46,6 +48,7 @@ class EncodedSplit:
     pad_type: int
     max_length: int
     spans: np.ndarray | None = None
+    words: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.example)
@@ -75,7 +78,10 @@ class EncodedSplit:
         }
         if self.types is not None:
             arrays["token_type_ids"] = self.padded(self.types, index, width, self.pad_type)
-        arrays |= {name: values[index] for name, values in self.targets.items()}
+        if self.words is not None:
+            arrays["labels"] = self.padded(self.targets["labels"], index, width, IGNORED)
+        else:
+            arrays |= {name: values[index] for name, values in self.targets.items()}
         dtypes = {name: np.float32 if values.dtype.kind == "f" else np.int64 for name, values in arrays.items()}
         return {name: torch.from_numpy(values.astype(dtypes[name])).to(device) for name, values in arrays.items()}
 
@@ -125,12 +131,14 @@ def tokenize(
     Raises:
         ValueError: a question that leaves its context no room, or any other failure of the tokenizer.
     """
-    span_task = spec.task_type == "span"
+    span_task, tags = spec.task_type == "span", spec.task_type == "token classification"
     options: dict[str, Any] = {"truncation": True, "max_length": max_length, "return_attention_mask": False}
     if span_task:
         options |= {"truncation": "only_second", "stride": doc_stride}
         options |= {"return_overflowing_tokens": True, "return_offsets_mapping": True}
-    ids, types, spans = [], [], []
+    if tags:
+        options["is_split_into_words"] = True
+    ids, types, spans, words = [], [], [], []
     counts: list[int] = []
     examples: list[int] = []
     ends: list[tuple[int, int]] = []
@@ -139,15 +147,18 @@ def tokenize(
         try:
             encoded = tokenizer(*texts, **options)
         except Exception as error:  # the tokenizers library panics with classes of its own
-            raise ValueError(
-                f"max_length={max_length} and doc_stride={doc_stride} leave a question of {name!r} no room for its "
-                f"context, or the tokenizer failed otherwise: {error}"
-            ) from error
+            room = f"max_length={max_length} and doc_stride={doc_stride} leave a question of {name!r} no room for its "
+            problem = (
+                f"{room}context, or the tokenizer failed otherwise" if span_task else f"the tokenizer fails on {name!r}"
+            )
+            raise ValueError(f"{problem}: {error}") from error
         sequences = encoded["input_ids"]
         counts += map(len, sequences)
         ids.append(_flat(sequences))
         if "token_type_ids" in tokenizer.model_input_names:
             types.append(_flat(encoded["token_type_ids"]))
+        if tags:
+            words += [_first_tokens(encoded.word_ids(i)) for i in range(len(sequences))]
         if not span_task:
             examples += range(first, first + len(sequences))
             continue
@@ -155,12 +166,16 @@ def tokenize(
             in_context = np.array([segment == 1 for segment in encoded.sequence_ids(window)])
             span = np.where(in_context[:, None], np.array(encoded["offset_mapping"][window], dtype=np.int32), -1)
             spans.append(span.astype(np.int32))
-            ends.append(answer_tokens(span, columns["answers"][first + sample]))
+            ends.append(answer_tokens(span, columns[spec.label_column][first + sample]))
             examples.append(first + sample)
     if span_task:
         targets = dict(zip(("start_positions", "end_positions"), np.array(ends).T, strict=True))
+    elif tags:
+        labels = zip(words, columns[spec.label_column], strict=True)
+        targets = {"labels": np.concatenate([np.where(w >= 0, np.array(tag)[w], IGNORED) for w, tag in labels])}
     else:
-        targets = {"labels": np.array(columns["label"], dtype=np.float32 if spec.scale else np.int64)}
+        dtype = np.float32 if spec.task_type == "regression" else np.int64
+        targets = {"labels": np.array(columns[spec.label_column], dtype=dtype)}
     return EncodedSplit(
         begin=np.concatenate([[0], np.cumsum(counts)]),
         example=np.array(examples),
@@ -171,7 +186,14 @@ def tokenize(
         pad_type=tokenizer.pad_token_type_id,
         max_length=max_length,
         spans=np.concatenate(spans) if spans else None,
+        words=np.concatenate(words) if words else None,
     )
+
+
+def _first_tokens(word_ids: list[int | None]) -> np.ndarray:
+    """(tokens,) the word that each token begins, -1 for the later tokens of a word and for special tokens."""
+    words = np.array([-1 if word is None else word for word in word_ids])
+    return np.where(np.diff(words, prepend=-1) != 0, words, -1)
 
 
 def _flat(sequences: list[list[int]]) -> np.ndarray:

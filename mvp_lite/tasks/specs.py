@@ -1,4 +1,4 @@
-"""The twelve tasks: their columns, labels, metrics, lengths, and where they are on the hub."""
+"""What describes a task, and the twelve with a name: columns, labels, metrics, lengths, where they are on the hub."""
 
 from __future__ import annotations
 
@@ -7,9 +7,17 @@ from typing import Any
 
 from mvp_lite.tasks.toy import LR, MAX_LENGTH, STEPS
 
-__all__ = ["SPECS", "SPLITS", "TASKS", "TaskSpec"]
+__all__ = ["METRICS", "SPECS", "SPLITS", "TASKS", "TASK_TYPES", "TaskSpec"]
 
 SPLITS = ("train", "validation")
+#: each type of task and its scores, the default first
+METRICS = {
+    "classification": ("accuracy", "f1", "macro_f1"),
+    "regression": ("spearman", "pearson"),
+    "span": ("f1", "exact_match"),
+    "token classification": ("f1", "accuracy"),
+}
+TASK_TYPES = tuple(METRICS)
 
 
 @dataclass(frozen=True)
@@ -17,12 +25,15 @@ class TaskSpec:
     """What has to be known about a task before it is read.
 
     Attributes:
-        text_columns: the one or two texts of an example, in the tokenizer's order.
+        text_columns: the one or two texts of an example, in the tokenizer's order; of token classification, the words.
         group: the text column that examples may share; `Task.holdout` keeps such examples together.
-        labels: names of the classes; a task with them is classification.
-        scale: lowest and highest label; a task with it is regression. With neither, answers are spans.
+        task_type: one of `TASK_TYPES`.
+        label_column: the column that is predicted.
+        labels: names of the classes, or of the tags of a word.
+        scale: lowest and highest label of a regression task; empty for any finite number.
         optional: of a span task: examples without an answer are allowed.
         metrics: names of the scores, the main one first.
+        others: columns that have to be there although nothing reads them.
         hub: arguments of `datasets.load_dataset`; empty for the toy.
         validation: the hub's name of the validation split.
         max_length, doc_stride: tokens of a sequence; tokens of context that neighboring windows share.
@@ -32,9 +43,12 @@ class TaskSpec:
     text_columns: tuple[str, ...]
     group: str
     labels: tuple[str, ...] = ()
+    task_type: str = "classification"
+    label_column: str = "label"
     scale: tuple[float, ...] = ()
     optional: bool = False
     metrics: tuple[str, ...] = ("accuracy",)
+    others: tuple[str, ...] = ()
     hub: tuple[str, ...] = ()
     validation: str = "validation"
     max_length: int = 128
@@ -43,16 +57,8 @@ class TaskSpec:
     lr: float = 3e-5
 
     @property
-    def task_type(self) -> str:
-        return "classification" if self.labels else "regression" if self.scale else "span"
-
-    @property
-    def label_column(self) -> str:
-        return "answers" if self.task_type == "span" else "label"
-
-    @property
     def columns(self) -> tuple[str, ...]:
-        return (*(("id",) if self.task_type == "span" else ()), *self.text_columns, self.label_column)
+        return (*self.others, *self.text_columns, self.label_column)
 
 
 _SENTIMENT = TaskSpec(("sentence",), "sentence", ("negative", "positive"), hub=("stanfordnlp/sst2",))
@@ -73,6 +79,9 @@ _PARAPHRASE = TaskSpec(
 _SPAN = TaskSpec(
     ("question", "context"),
     "context",
+    task_type="span",
+    label_column="answers",
+    others=("id",),
     metrics=("f1", "exact_match"),
     hub=("rajpurkar/squad",),
     max_length=384,
@@ -99,7 +108,7 @@ SPECS: dict[str, TaskSpec] = {
     "qqp": _PARAPHRASE,
     "mrpc": _glue("mrpc", _PAIR, labels=("not_equivalent", "equivalent"), metrics=("accuracy", "f1")),
     "qnli": _glue("qnli", ("question", "sentence"), labels=("entailment", "not_entailment")),
-    "stsb": _glue("stsb", _PAIR, scale=(0.0, 5.0), metrics=("spearman",)),
+    "stsb": _glue("stsb", _PAIR, task_type="regression", scale=(0.0, 5.0), metrics=("spearman",)),
     "squad": _SPAN,
     "squad_v2": replace(_SPAN, hub=("rajpurkar/squad_v2",), optional=True),
 }

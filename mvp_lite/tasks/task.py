@@ -1,12 +1,13 @@
-"""Twelve tasks, one interface: four in the toy language, eight real ones from the hub or from a local folder."""
+"""`Task`: examples that are read and checked, and `EncodedTask`: the same under one tokenizer."""
 
 from __future__ import annotations
 
+import hashlib
 import inspect
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,48 +16,10 @@ from torch import Tensor
 
 from mvp_lite.tasks.encoding import EncodedSplit, check_tokenizer, fingerprint, shuffled, sorted_by_length, tokenize
 from mvp_lite.tasks.evaluation import constant_answer, evaluate
-from mvp_lite.tasks.reading import Columns, read_examples
-from mvp_lite.tasks.specs import SPECS, SPLITS, TASKS, TaskSpec
+from mvp_lite.tasks.sources import Columns
+from mvp_lite.tasks.specs import SPECS, SPLITS, TaskSpec
 
-__all__ = ["EncodedTask", "Task", "load_task"]
-
-
-def load_task(
-    name: str,
-    data_dir: str | Path | None = None,
-    *,
-    max_length: int | None = None,
-    doc_stride: int | None = None,
-    tokenizer: Any = None,
-    limit: int | None = None,
-) -> Task:
-    """Read one of `TASKS`: a toy task from the package, a real one from the hub or from `data_dir`.
-
-    Args:
-        name: one of `TASKS`.
-        data_dir: a folder of JSON lines, `train.jsonl` and `validation.jsonl` (MNLI: `validation_matched.jsonl`), each
-            perhaps gzipped (`.jsonl.gz`), with the hub's column names.
-        max_length: tokens of a sequence (128; SQuAD 384; toy 32), never more than the tokenizer allows.
-        doc_stride: tokens of context that two neighboring SQuAD windows share (128; toy 8).
-        tokenizer: the one that `Task.encode` uses by default.
-        limit: keep the first examples of each split.
-
-    Raises:
-        ValueError: an unknown name, a missing column, a label out of range (as the -1 of GLUE's test examples), or an
-            answer that is not in its context; the message names folder, file and the first such example.
-        FileNotFoundError: a missing file.
-        OSError: a hub data set that cannot be reached.
-    """
-    if name not in SPECS:
-        raise ValueError(f"name={name!r} is not a task; there are: {', '.join(TASKS)}")
-    spec = SPECS[name]
-    max_length = spec.max_length if max_length is None else max_length
-    doc_stride = spec.doc_stride if doc_stride is None else doc_stride
-    _check_integer("limit", 1 if limit is None else limit, 1)
-    _check_integer("max_length", max_length, 8)
-    _check_integer("doc_stride", doc_stride, 0, max_length - 1)
-    examples = {split: read_examples(name, split, data_dir, limit) for split in SPLITS}
-    return Task(name, spec, examples, max_length, doc_stride, tokenizer)
+__all__ = ["EncodedTask", "Task", "check_integer"]
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -64,7 +27,8 @@ class Task:
     """Examples of a task, read and checked but not yet tokenized.
 
     `examples[split][column]` is a list with one entry an example; `splits` are "train" and "validation". `metric` is
-    what `score` means: "accuracy", "f1" or "spearman". Tokenize with `encode`; hold examples of train out for tuning
+    what `score` means, as "accuracy", "f1" or "spearman". `note` says where the validation split comes from, if it is
+    not the data set's own. Tokenize with `encode`; hold examples of train out for tuning
     with `holdout`.
     """
 
@@ -74,13 +38,15 @@ class Task:
     max_length: int
     doc_stride: int
     tokenizer: Any = None
+    note: str = ""
     _encoded: dict[str, EncodedTask] = field(default_factory=dict, init=False)
 
     splits = SPLITS
 
     @property
     def task_type(self) -> str:
-        """What is predicted: "classification" (one label), "regression" (a number) or "span" (an answer's ends)."""
+        """What is predicted: "classification" (one label), "regression" (a number), "span" (an answer's ends) or
+        "token classification" (a tag for each word)."""
         return self.spec.task_type
 
     @property
@@ -90,7 +56,7 @@ class Task:
 
     @property
     def num_labels(self) -> int:
-        """Outputs of the head: one per class, 1 for regression, 2 (start and end) for a span task."""
+        """Outputs of the head: one per class or tag, 1 for regression, 2 (start and end) for a span task."""
         return len(self.spec.labels) or (1 if self.task_type == "regression" else 2)
 
     @property
@@ -110,20 +76,32 @@ class Task:
 
     def recipe(self, batch_size: int) -> tuple[int, float]:
         """(optimizer steps, learning rate) where none are given: the toy's, or 3 epochs at the papers' 3e-5."""
-        return self.spec.steps or 3 * self.size("train") // batch_size, self.spec.lr
+        return self.spec.steps or max(1, 3 * self.size("train") // batch_size), self.spec.lr
 
     def size(self, split: str) -> int:
         """Number of examples of a split."""
         return len(self.examples[_check_split(split)][self.label_column])
 
+    def fingerprint(self) -> str:
+        """SHA-256 of the examples of both splits in their order: equal for equal data, wherever they were read."""
+        found = hashlib.sha256()
+        for split in self.splits:
+            for column, values in sorted(self.examples[split].items()):
+                found.update(json.dumps([split, column, values], sort_keys=True).encode())
+        return found.hexdigest()
+
     def __repr__(self) -> str:
         counts = ", ".join(f"{self.size(split):,} {split}" for split in SPLITS)
-        return f"Task({self.name!r}, {self.task_type}, {counts} examples)"
+        note = f"; {self.note}" if self.note else ""
+        if self.spec is not SPECS.get(self.name):
+            texts = " and ".join(map(repr, self.text_columns))
+            note = f"; reads {texts}, predicts {self.label_column!r}{note}"
+        return f"Task({self.name!r}, {self.task_type}, {counts} examples{note})"
 
     def encode(self, tokenizer: Any = None) -> EncodedTask:
         """Tokenize lazily, once per tokenizer: two tokenizers with the same content share the work.
 
-        Without an argument the `tokenizer` given to `load_task` is used.
+        Without an argument the `tokenizer` given to `load_task` or `make_task` is used.
 
         Raises:
             ValueError: no tokenizer, a slow one, or one without a pad token.
@@ -147,15 +125,20 @@ class Task:
             ValueError: `n` is not an integer from 1 to the size of train less 1, or nothing would be left in train.
         """
         train, total = self.examples["train"], self.size("train")
-        _check_integer("n", n, 1, total - 1, f" (train has {total} examples)")
-        _, group = np.unique(np.array(train[self.spec.group], dtype=object), return_inverse=True)
-        rank = np.random.default_rng(seed).permutation(int(group.max()) + 1)[group]
+        check_integer("n", n, 1, total - 1, f" (train has {total} examples)")
+        texts = [tuple(text) if isinstance(text, list) else text for text in train[self.spec.group]]
+        number = {text: i for i, text in enumerate(sorted(set(texts)))}
+        group = np.array([number[text] for text in texts])
+        rank = np.random.default_rng(seed).permutation(len(number))[group]
         order = np.argsort(rank, kind="stable")
         keep = np.sort(order[rank[order] > rank[order[n - 1]]])
         if not keep.size:
-            raise ValueError(f"n={n}: nothing would be left in train, since examples that share a text stay together")
+            raise ValueError(
+                f"n={n}: nothing would be left in train, since examples that share {self.spec.group!r} stay together; "
+                "take fewer, or give validation data of their own"
+            )
         examples = {"train": _select(train, keep), "validation": _select(train, np.sort(order[:n]))}
-        return replace(self, examples=examples)
+        return replace(self, examples=examples, note=f"validation is held out of train with seed {seed}")
 
 
 class EncodedTask:
@@ -186,7 +169,8 @@ class EncodedTask:
     ) -> Iterator[dict[str, Tensor]]:
         """Batches ready for `model(**batch)`: (batch, width) integers, and labels or start and end positions (batch,).
 
-        Labels are integers, for regression float32; where there is no answer both its positions are 0. Width is the
+        Labels are integers, for regression float32; for token classification they are (batch, width), with -100 for
+        every token that is not the first of its word. Where there is no answer both its positions are 0. Width is the
         longest sequence's, rounded up to a multiple of 8 but not past `max_length`.
 
         With a `seed`: endless reshuffled epochs (exactly `steps` batches if given) in which sequences of similar length
@@ -197,13 +181,13 @@ class EncodedTask:
             ValueError: an unknown split, a batch size below 1 or above the split's, `steps` without a seed.
         """
         encoded = self._split(split)
-        _check_integer("batch_size", batch_size, 1)
+        check_integer("batch_size", batch_size, 1)
         if seed is None:
             if steps is not None:
                 raise ValueError(f"steps={steps!r} needs a seed: a pass without one is in order of length")
             order = sorted_by_length(encoded.lengths, batch_size)
         else:
-            _check_integer("steps", 0 if steps is None else steps, 0)
+            check_integer("steps", 0 if steps is None else steps, 0)
             if batch_size > len(encoded):
                 raise ValueError(f"batch_size={batch_size}: the {split} split has only {len(encoded)} sequences")
             order = islice(shuffled(encoded.lengths, batch_size, np.random.default_rng(seed)), steps)
@@ -219,7 +203,9 @@ class EncodedTask:
         """Scores in per cent: "score" (the task's metric), "loss" (mean over sequences), and each metric by name.
 
         Classification: "accuracy", for paraphrase tasks also "f1" of the duplicates. Regression: "spearman", 100 times
-        the correlation of the ranks, ties sharing theirs; 0 if all predictions are equal. Span: "f1" and "exact_match"
+        the correlation of the ranks, ties sharing theirs; 0 if all predictions are equal. Token classification: "f1" of
+        the entities as conlleval counts them, and "accuracy" of the tags, where words that were truncated count as
+        missed. Span: "f1" and "exact_match"
         as SQuAD defines them, from the best span over all windows of an example (20 starts x 20 ends, at most 30
         tokens). Where answers are optional, none is predicted if its score, that of token 0 in the window where it is
         lowest, is above the best span's: the usual rule with a threshold of 0, which is not tuned.
@@ -230,14 +216,15 @@ class EncodedTask:
         """
         self.check_head(model)
         encoded = self._split(split)
-        _check_integer("batch_size", batch_size, 1)
+        check_integer("batch_size", batch_size, 1)
         device = next(model.parameters()).device if device is None else device
         return evaluate(model, encoded, self.task.spec, self.task.examples[split], batch_size, device)
 
     def baseline(self, split: str = "validation") -> tuple[float, int]:
         """(score, number of examples) of the best answer that is the same for every input, in per cent: chance level.
 
-        Classification: the most frequent class. Regression: 0. Span: the best fixed place in the context.
+        Classification: the most frequent class. Regression: 0. Span: the best fixed place in the context. Token
+        classification: the best tag for all words.
         """
         if split not in self._baselines:
             self._baselines[split] = constant_answer(self.task.spec, self.task.examples[_check_split(split)])
@@ -249,7 +236,9 @@ class EncodedTask:
         config = getattr(inner, "config", None)
         outputs = getattr(config, "num_labels", self.task.num_labels)
         target = "start_positions" if self.task.task_type == "span" else "labels"
-        if outputs != self.task.num_labels or not _takes(inner, target):
+        other = {"classification": "ForTokenClassification", "token classification": "ForSequenceClassification"}
+        wrong = type(inner).__name__.endswith(other.get(self.task.task_type, "none"))
+        if outputs != self.task.num_labels or wrong or not _takes(inner, target):
             raise ValueError(
                 f"model={type(inner).__name__} has a head with {outputs} outputs that does not fit {self.task.name!r} "
                 f"({self.task.task_type}, {self.task.num_labels} outputs): make one with load_model(name_or_path, task)"
@@ -279,7 +268,7 @@ def _check_split(split: str) -> str:
     return split
 
 
-def _check_integer(argument: str, value: Any, low: int, high: int | None = None, why: str = "") -> None:
+def check_integer(argument: str, value: Any, low: int, high: int | None = None, why: str = "") -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value < low or (high is not None and value > high):
         allowed = f"of at least {low}" if high is None else f"from {low} to {high}"
         raise ValueError(f"{argument}={value!r}: must be an integer {allowed}{why}")

@@ -1,0 +1,179 @@
+"""Loading shrunk models: sizes from `config.json`, and weights that are refused unless all of them fit."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from mvp_lite.storage.checksums import check_checksum
+from mvp_lite.structure.shrinking import KEY, WEIGHTS_KEY, protect_saves
+from mvp_lite.structure.units import find_units
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+__all__ = ["load_shrunk", "planned_sizes", "shrink_to"]
+
+#: options that say where on the Hub, and in the cache, files are
+_PLACES = ("revision", "token", "cache_dir", "subfolder", "local_files_only", "force_download", "proxies")
+_OURS = ("trust_remote_code", "ignore_mismatched_sizes", "output_loading_info", "config", "state_dict")
+#: tensors or files that an error names at most
+_NAMED = 5
+
+
+def load_shrunk(folder: str | Path, **options: Any) -> PreTrainedModel:
+    """Load what a shrunk model's `save_pretrained(folder)` wrote, as a model of the same class; also from the Hub.
+
+    A folder without sizes in its `config.json` is loaded as it is. Every tensor must be there and fit; where the files
+    hold checksums (all that `mvp_lite` wrote), their content must be as it was. No code of the folder is ever executed.
+
+    Args:
+        folder: a folder, or a name on the Hub.
+        options: for `from_pretrained`, such as dtype, device_map or revision.
+
+    Raises:
+        OSError: no such folder or name on the Hub, or a file that is missing or cannot be read.
+        ValueError: sizes that are malformed or do not fit the architecture; tensors that are missing, left over or of
+            another shape; a file that has changed since it was saved; an architecture that transformers does not have.
+        TypeError: an option that is not the caller's to set.
+    """
+    if taken := [name for name in _OURS if name in options]:
+        raise TypeError(f"{taken[0]}={options[taken[0]]!r}: load_shrunk sets this option itself")
+    places = {name: options[name] for name in _PLACES if name in options}
+    config = _read_config(folder, places)
+    architecture = _architecture(folder, config)
+    plan = planned_sizes(folder, config)
+    for file in _weights(folder, options.get("variant"), places):
+        _intact(folder, file)
+
+    built: Any = architecture
+    if plan is not None:
+
+        def build(self: nn.Module, config: Any, *args: Any, **kwargs: Any) -> None:
+            architecture.__init__(self, config, *args, **kwargs)
+            shrink_to(folder, self, plan)
+
+        built = type(architecture.__name__, (architecture,), {"__init__": build})
+    try:
+        model, report = built.from_pretrained(
+            folder, config=config, output_loading_info=True, ignore_mismatched_sizes=True, trust_remote_code=False,
+            **options,
+        )  # fmt: skip
+    except (OSError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # whatever a damaged configuration leads to
+        raise _refusal(folder, error) from error
+    _complete(folder, report)
+    model.__class__ = architecture
+    protect_saves(model)
+    return model  # type: ignore[no-any-return]
+
+
+def _refusal(folder: str | Path, error: Exception) -> ValueError:
+    message = str(error).strip() or type(error).__name__
+    return ValueError(message if str(folder) in message else f"{folder}: {message}")
+
+
+def _read_config(folder: str | Path, places: dict[str, Any]) -> Any:
+    import transformers
+
+    try:
+        config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False, **places)
+    except OSError:
+        raise
+    except Exception as error:  # whatever a damaged file leads to
+        raise _refusal(folder, error) from error
+    if hasattr(config, WEIGHTS_KEY):
+        delattr(config, WEIGHTS_KEY)  # it is for loaders that do not know the sizes
+    return config
+
+
+def _architecture(folder: str | Path, config: Any) -> Any:
+    import transformers
+
+    names = config.architectures
+    name = names[0] if isinstance(names, list) and names else names
+    found = getattr(transformers, name, None) if isinstance(name, str) else None
+    if not (isinstance(found, type) and issubclass(found, transformers.PreTrainedModel)):
+        raise ValueError(f"{folder}: architecture {name!r} in config.json is not one of transformers'")
+    if found.config_class is not type(config):
+        raise ValueError(f"{folder}: config.json has architecture {name!r} and model_type {config.model_type!r}")
+    return found
+
+
+def planned_sizes(folder: str | Path, config: Any) -> dict[str, list[int]] | None:
+    """The sizes in `config.json`, or None if it has none."""
+    if not hasattr(config, KEY):
+        return None
+    plan, where = getattr(config, KEY), f"{folder}: {KEY} in config.json"
+    if not isinstance(plan, dict) or set(plan) != {"heads", "neurons"}:
+        raise ValueError(f'{where} is {plan!r}: must be {{"heads": [...], "neurons": [...]}}')
+    for unit_type, counts in plan.items():
+        if not isinstance(counts, list) or not all(type(count) is int and count >= 1 for count in counts):
+            raise ValueError(f"{where}: {unit_type}={counts!r}: must be a list of integers of at least 1")
+    return plan
+
+
+def _weights(folder: str | Path, variant: str | None, places: dict[str, Any]) -> list[str]:
+    """Paths of the safetensors files; none if the weights are in another format, which stock loading then reads."""
+    from transformers.utils.hub import cached_file
+
+    def find(name: str, must_exist: bool = False) -> str | None:
+        return cached_file(folder, name, _raise_exceptions_for_missing_entries=must_exist, **places)
+
+    name = f"model.{variant}" if variant else "model"
+    if file := find(f"{name}.safetensors"):
+        return [file]
+    if not (index := find(f"model.safetensors.index.{variant}.json" if variant else "model.safetensors.index.json")):
+        return []
+    try:
+        shards = sorted(set(json.loads(Path(index).read_text(encoding="utf-8"))["weight_map"].values()))
+        return [str(find(shard, must_exist=True)) for shard in shards]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{folder}: {Path(index).name} does not say where the tensors are: {error}") from error
+
+
+def _intact(folder: str | Path, file: str) -> None:
+    try:
+        check_checksum(file)
+    except ValueError as error:
+        raise _refusal(folder, error) from error
+
+
+def _complete(folder: str | Path, report: dict[str, Any]) -> None:
+    """Refuse weights of which some are missing, left over or of another shape."""
+    problems = []
+    for key, words in (("missing_keys", "missing"), ("unexpected_keys", "not of this model")):
+        if names := sorted(report.get(key) or ()):
+            problems.append(f"{words}: {_listed(names)}")
+    if names := sorted(f"{name} {tuple(a)}, model {tuple(b)}" for name, a, b in report.get("mismatched_keys") or ()):
+        problems.append(f"of another shape: {_listed(names)}")
+    if problems:
+        raise ValueError(f"{folder}: the weights do not fit: tensors {'; '.join(problems)}")
+    if errors := report.get("error_msgs"):
+        raise ValueError(f"{folder}: {_listed([str(error) for error in errors])}")
+
+
+def _listed(names: list[str]) -> str:
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(names[:_NAMED]) + more
+
+
+def shrink_to(folder: str | Path, model: nn.Module, plan: dict[str, list[int]]) -> None:
+    """Give a newly built model the sizes of `plan`; its weights are loaded afterwards."""
+    where, found = f"{folder}: {KEY} in config.json", find_units(model)
+    counts: dict[str, int] = {}
+    for unit_type in ("heads", "neurons"):
+        layers = [units for units in found if units.unit_type == unit_type]
+        if len(plan[unit_type]) != len(layers):
+            raise ValueError(f"{where}: {unit_type} of {len(plan[unit_type])} layers, the model has {len(layers)}")
+        for units, count in zip(layers, plan[unit_type], strict=True):
+            if count > units.count:
+                raise ValueError(f"{where}: {count} {unit_type} in {units.name}, which has {units.count}")
+            if units.stack and counts.setdefault(units.stack, count) != count:
+                raise ValueError(f"{where}: {count} and {counts[units.stack]} heads in {units.stack}: must be equal")
+            units.select(torch.arange(count))
