@@ -162,8 +162,10 @@ def measure_scores(args: argparse.Namespace) -> None:
                     again = type(model).from_pretrained(folder) if way in ("dense", "zip") else mvp.load_sparse(folder)
                     score = encoded.evaluate(again, "validation", device=torch.device("cpu"))["score"]
                     row = {"task": args.task, "model": args.public_name or args.model, "method": "movement"}
-                    row |= {"density": density, "seed": seed, "steps": args.steps, "lr": args.lr, "stored": way}
+                    row |= {"density": density, "seed": seed, "steps": args.steps, "lr": args.lr}
                     row |= {
+                        "batch_size": 32,  # fine_prune's default
+                        "stored": way,
                         "file_mb": f"{mb:.3f}",
                         "over_least": f"{least:.4f}" if least else "",
                         "score": f"{score:.4f}",

@@ -19,7 +19,7 @@ def test_every_public_name_is_there_and_readable():
     text = reference()
     for name in mvp.__all__:
         assert f"`mvp.{name}`" in text
-    assert "* `density`: fraction of the encoder's matrices kept, in (0, 1]." in text
+    assert "* `max_norm`: clip the joint gradient norm to this." in text
     assert "<object" not in text and "<function" not in text and " at 0x" not in text
     signatures = [block.split("\n```")[0] for block in text.split("```text\n")[1:]]
     assert max(len(line) for block in signatures for line in block.splitlines()) <= 110
