@@ -11,6 +11,7 @@ from mvp_lite.course.figures.anatomy import (
 )
 from mvp_lite.course.figures.audit import points_lost, printed_and_released, printed_by_task
 from mvp_lite.course.figures.comparisons import predicted_measured, shares
+from mvp_lite.course.figures.deployment import file_sizes, gains, runs, speed_ups
 from mvp_lite.course.figures.dial import dial, score_against_dial
 from mvp_lite.course.figures.distillation import by_temperature, softened, teacher_gains
 from mvp_lite.course.figures.during_training import column_masks, optimizer_scores, paired_errors, score_histograms
@@ -59,7 +60,9 @@ __all__ = [
     "differing_states",
     "dot_plot",
     "errors_of_masks",
+    "file_sizes",
     "first_and_true",
+    "gains",
     "gate_curves",
     "group_masks",
     "hard_concrete_gate",
@@ -83,6 +86,7 @@ __all__ = [
     "recorded_bars",
     "removal",
     "row_counts",
+    "runs",
     "save",
     "schedules",
     "score_against_density",
@@ -102,6 +106,7 @@ __all__ = [
     "show",
     "softened",
     "speed_and_operations",
+    "speed_ups",
     "survivors",
     "teacher_gains",
     "training",
