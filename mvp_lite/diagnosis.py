@@ -141,23 +141,31 @@ class Diagnosis:
 
     @property
     def standard_error(self) -> float | None:
-        """Of the score, from the number of examples alone, in points; exact for accuracy, an upper bound for F1."""
+        r"""Of the score, from the number of examples alone, in points.
+
+        Exact for accuracy, an upper bound for F1; for a correlation r, whose baseline is 0, $(1-r^2)/\sqrt{n-1}$.
+        """
         if self.score is None or not self.examples:
             return None
         share = min(max(self.score / 100.0, 0.0), 1.0)
+        if self.baseline == 0.0:
+            return 100.0 * (1.0 - share**2) / math.sqrt(self.examples - 1) if self.examples > 1 else None
         return 100.0 * math.sqrt(share * (1.0 - share) / self.examples)
 
     @property
     def at_chance(self) -> bool:
-        """Is the model no better than an answer that is the same for every input?
+        r"""Is the model no better than an answer that is the same for every input?
 
-        By the score, where it and the baseline are known: at most three standard errors above the baseline. Otherwise
-        by the hidden state before the head: 99 % of it or more is the same for every input.
+        By the score, where it and the baseline are known: at most three standard errors above the baseline (for a
+        correlation on Fisher's scale, $\operatorname{artanh} r$). Otherwise by the hidden state before the head: 99 %
+        of it or more is the same for every input.
         """
         if self.score is not None and self.baseline is not None:
+            if self.baseline == 0.0 and self.examples:  # of a correlation alone
+                above = math.atanh(min(max(self.score / 100.0, 0.0), 1.0 - 1e-12))
+                return self.examples <= 3 or above <= _ERRORS / math.sqrt(self.examples - 3)
             share = self.baseline / 100.0
-            variance = share * (1.0 - share) if share else 1.0  # 0 is the baseline of a correlation alone
-            error = 100.0 * math.sqrt(variance / self.examples) if self.examples else 0.0
+            error = 100.0 * math.sqrt(share * (1.0 - share) / self.examples) if self.examples else 0.0
             return self.score <= self.baseline + _ERRORS * error
         return self.constant_share is not None and self.constant_share >= _ALIKE
 

@@ -33,6 +33,7 @@ def load_model(name_or_path: str | Path, task: Task, *, pretrained: bool = True,
         seed: of the weights that the checkpoint lacks (the head, or all); the global random state is left alone.
 
     Raises:
+        TypeError: no task.
         FileNotFoundError: a folder that does not exist.
         OSError: a hub name that cannot be reached.
         ValueError: a checkpoint without the encoder's weights or with a head of another size.
@@ -40,6 +41,8 @@ def load_model(name_or_path: str | Path, task: Task, *, pretrained: bool = True,
     import transformers
     from transformers import AutoConfig
 
+    if not hasattr(task, "num_labels"):
+        raise TypeError(f"task={task!r}: must be what load_task or make_task returned")
     where = _resolve(name_or_path)
     labels: dict[str, Any] = {"num_labels": task.num_labels}
     if task.labels:

@@ -246,6 +246,14 @@ def fine_prune(
             is damaged; `resume` finds none.
     """
     arguments = dict(locals())  # for the card
+    if not isinstance(model, nn.Module):
+        raise TypeError(
+            f"model={reprlib.repr(model)}: must be a torch module; load_model(name_or_path, task) loads one"
+        )
+    if "total_steps" in options:
+        raise TypeError(f"total_steps={options['total_steps']!r}: is called steps in fine_prune")
+    if teacher is not None and not isinstance(teacher, nn.Module | Teacher):
+        raise TypeError(f"teacher={reprlib.repr(teacher)}: must be a model or a Teacher")
     import pandas as pd
     from tqdm.auto import tqdm
 
@@ -253,6 +261,8 @@ def fine_prune(
     arguments["task"] = task = as_task(task, model, validation, metric, tokenizer, steps)
     _check_attributes("task", task, TaskLike)
     seed, batch_size = check_integer("seed", seed), check_integer("batch_size", batch_size)
+    if batch_size < 1:
+        raise ValueError(f"batch_size={batch_size!r}: must be an integer of at least 1")
     batch_size = getattr(task, "batch_size", None) or batch_size
     if isinstance(method, str) and method == "dense":
         _refuse_pruning_options(

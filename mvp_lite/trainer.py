@@ -7,8 +7,9 @@ from typing import Any
 
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from mvp_lite.methods import Method, PenalizedMethod
+from mvp_lite.methods import Method, PenalizedMethod, find_method
 from mvp_lite.pruner import Pruner
+from mvp_lite.settings import Density, check_density
 from mvp_lite.train import warn_if_sparse
 
 __all__ = ["PruningCallback"]
@@ -51,12 +52,14 @@ class PruningCallback(TrainerCallback):
         trainer: Trainer,
         method: str | type[Method] = "movement",
         *,
-        density: float,
+        density: Density,
         max_norm: float | None = None,
         **options: Any,
     ) -> None:
         if not isinstance(trainer, Trainer):
             raise TypeError(f"trainer={type(trainer).__name__}: must be a transformers.Trainer")
+        find_method(method)
+        check_density(density)
         if "total_steps" in options:
             raise TypeError(f"total_steps={options['total_steps']!r}: leave it out, the Trainer knows it")
         if trainer.lr_scheduler is not None:

@@ -581,3 +581,9 @@ def test_the_task_types_and_metrics_in_the_page() -> None:
     rows = {row[0].strip('`"'): row for row in rows_of("data.md", "| `task_type` |")}
     assert list(rows) == list(METRICS)
     assert all(re.findall(r'"(\w+)"', row[-1]) == list(METRICS[name]) for name, row in rows.items())
+
+
+def test_labels_of_two_types_are_named():
+    rows = [{"text": f"a {i}", "label": i} for i in (1, 5, 9)] + [{"text": "b", "label": "1"}]
+    with pytest.raises(ValueError, match=r"label='label' holds .*'1'"):
+        mvp.make_task(rows, rows)

@@ -244,3 +244,10 @@ def test_other_constant_answers():
     assert encoded.baseline("validation") == (10.0 * max(labels.count(0), labels.count(1)), 10)
     with pytest.raises(ValueError, match="split='test': must be one of train, validation"):
         encoded.baseline("test")
+
+
+def test_a_high_correlation_of_few_examples_is_above_chance():
+    assert not Diagnosis(score=97.6, baseline=0.0, examples=8).at_chance
+    assert Diagnosis(score=80.0, baseline=0.0, examples=8).at_chance, "artanh 0.8 = 1.10 < 3 / sqrt(5)"
+    assert Diagnosis(score=100.0, baseline=0.0, examples=3).at_chance, "three numbers are soon in order"
+    assert Diagnosis(score=80.0, baseline=0.0, examples=101).standard_error == pytest.approx(3.6)

@@ -385,10 +385,10 @@ def test_bad_arguments_are_named(tmp_path):
             mvp.PruningCallback(trainer, density=0.5, **options)
     with pytest.raises(TypeError, match="trainer=Linear: must be a "):
         mvp.PruningCallback(torch.nn.Linear(2, 2), density=0.5)
-    mvp.PruningCallback(trainer, "movment", density=0.5)
+    mvp.PruningCallback(trainer, density=0.5, scope="wide")
     with pytest.raises(ValueError, match="a PruningCallback already"):
         mvp.PruningCallback(trainer, density=0.5)
-    with pytest.raises(ValueError, match="method='movment'"):
+    with pytest.raises(ValueError, match="scope='wide'"):
         trainer.train()
     optimizer = torch.optim.SGD(trainer.model.parameters())
     scheduler = torch.optim.lr_scheduler.ConstantLR(optimizer)
@@ -403,3 +403,10 @@ def test_a_callback_belongs_to_one_trainer(tmp_path):
     other.add_callback(callback)
     with pytest.raises(ValueError, match="belongs to another Trainer"):
         other.train()
+
+
+def test_a_misspelled_method_is_named_at_once(tmp_path):
+    with pytest.raises(ValueError, match="magnitud"):
+        mvp.PruningCallback(plain_trainer(tmp_path, "cpu"), "magnitud", density=0.1)
+    with pytest.raises(TypeError, match="density='a'"):
+        mvp.PruningCallback(plain_trainer(tmp_path, "cpu"), density="a")

@@ -261,3 +261,25 @@ def test_a_dense_model_is_not_called_pruned(encoder, task):
         run(coarse, task, steps=10)
         pruned = run(encoder, task, steps=10).model
         run(pruned, task, "dense", steps=10)  # nothing is pruned, so nothing is said
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"batch_size": 0}, "batch_size=0: must be an integer of at least 1"),
+        ({"teacher": "x"}, "teacher='x': must be a model or a Teacher"),
+        ({"total_steps": 9}, "total_steps=9: is called steps in fine_prune"),
+        ({"model": "toy"}, r"model='toy': must be a torch module; load_model"),
+    ],
+)
+def test_what_a_user_may_mix_up_is_named(change, message):
+    task = mvp.load_task("toy/inference", limit=40)
+    given = {"model": torch.nn.Linear(2, 2), "task": task, "progress": False} | change
+    with pytest.raises((TypeError, ValueError), match=message):
+        mvp.fine_prune(**given)
+
+
+@pytest.mark.parametrize("task", [None, "sst2"])
+def test_a_model_is_loaded_for_a_task(task):
+    with pytest.raises(TypeError, match=r"task=.*: must be what load_task or make_task returned"):
+        mvp.load_model("toy", task)

@@ -183,7 +183,7 @@ def _task_type(values: list[Any], named: bool, texts: tuple[str, ...], label: st
         classes = distinct == set(range(len(distinct)))
         if (type(first) is int) == classes:  # 0, 1, 2 and 0.5, 1.5; open are 1, 5, 7 and 0.0, 1.0, 2.0
             return "classification" if classes else "regression"
-        shown = reprlib.repr(sorted(distinct))
+        shown = reprlib.repr(sorted(distinct, key=str))
         raise ValueError(
             f"label={label!r} holds {shown}: write task_type='regression' for numbers; for classes use integers from "
             "0 or strings, or give labels=[...] with the integers found"
