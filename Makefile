@@ -48,12 +48,16 @@ test: lint
 	$(PYTEST) --nbval -n $(JOBS) --dist loadfile $(TESTFLAGS)
 
 # What a sum rounds to depends on the kernel and on the number of threads; no test may depend on that.
-# Tests of figures and of text do not depend on them anyway.
-TEXT := $(addprefix --ignore=,$(wildcard tests/test_figures*.py) $(addprefix tests/test_,browser.py language.py project.py widgets.py))
+# Tests of figures, of files and of text do not depend on them anyway, and of threads only tests of numbers may.
+TEXT := $(addprefix --ignore=,$(wildcard tests/test_figures*.py) $(addprefix tests/test_,$(addsuffix .py,api browser \
+checkpoints data language latency onnx project readme replay saving shrunk_files sparse targets widgets)))
+NUMBERS := $(addprefix tests/test_,$(addsuffix .py,anatomy budgets csr diagnosis distill equations exercises \
+gradient_free groups hold mask_search masks mechanism methods oracle penalty_control precision_compile pruner \
+pruning_callback recipes schedule scores shrink structured swaps toy train trainer traps unlabeled))
 
 test-processors: $(READY)
 	ATEN_CPU_CAPABILITY=default $(PYTEST) --nbval -m "not slow" -n $(JOBS) --dist loadfile $(TEXT) $(TESTFLAGS)
-	OMP_NUM_THREADS=2 $(PY) -m pytest tests -m "not slow" $(TEXT) $(TESTFLAGS)
+	OMP_NUM_THREADS=2 $(PY) -m pytest $(NUMBERS) -m "not slow" $(TESTFLAGS)
 
 test-gpu: $(READY)
 	@$(PY) -c "import sys, torch; sys.exit(None if torch.cuda.is_available() else \

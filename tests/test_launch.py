@@ -37,7 +37,7 @@ def ranks(tmp_path_factory):
     (trainer,) = (code for code in python_blocks(README) if "from transformers import Trainer," in code)
     folder = tmp_path_factory.mktemp("launch")
     ends = AFTER.format(name="loop", model="model"), AFTER.format(name="trainer", model="trainer.model")
-    trainer = "import torch\n" + trainer + "scheduler = trainer.lr_scheduler\n"
+    trainer = "import torch\n" + trainer + "scheduler, pruner = trainer.lr_scheduler, callback.pruner\n"
     script = re.sub(r"\b300\b", "20", BEFORE + loop + ends[0] + trainer + ends[1] + SAVE)
     (folder / "script.py").write_text(script)
     with socket.socket() as free:
