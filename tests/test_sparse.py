@@ -243,6 +243,25 @@ def test_bad_arguments(tmp_path):
         mvp.load_sparse(tmp_path / "nowhere")
 
 
+def test_folders_of_others_are_left_alone(tmp_path):
+    dense, data, file = tmp_path / "dense", tmp_path / "data", tmp_path / "file"
+    hf.BertModel(hf.BertConfig(**COMMON)).save_pretrained(dense)
+    data.mkdir()
+    (data / "train.csv").write_text("a")
+    file.write_text("b")
+    before = (dense / "config.json").read_bytes()
+    for folder, named in ((dense, r"\(config\.json, model\.safetensors\)"), (data, "train.csv"), (file, "is a file")):
+        with pytest.raises(FileExistsError, match=named):
+            mvp.save_sparse(Net(), folder)
+    assert (dense / "config.json").read_bytes() == before and len(list(dense.iterdir())) == 2
+    mvp.save_sparse(Net(), data, overwrite=True)
+    mvp.save_sparse(Net(), data, "int8")  # an earlier save of its own
+    assert [path.name for path in data.iterdir()] == [FILE]
+    (data / "model.safetensors").write_text("c")
+    with pytest.raises(FileExistsError, match=r"\(model\.safetensors\)"):
+        mvp.save_sparse(Net(), data)
+
+
 def test_models_that_do_not_fit(tmp_path):
     mvp.save_sparse(Net(), tmp_path)
     wider, other, fewer, double = Net(), Net(), Net(), Net(dtype=torch.float64)
