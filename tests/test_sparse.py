@@ -138,7 +138,7 @@ def test_odd_tensors(tmp_path):
     parts, _ = read_parts(tmp_path / FILE)
     assert "b.weight/values" not in parts and "none/positions" in parts and "count/positions" not in parts
     assert all(f"{name}/positions" in parts for name in ("a.weight", "mask")) == ("a.weight/positions" in parts)
-    with pytest.raises(ValueError, match="without a configuration: build it, and pass model="):
+    with pytest.raises(ValueError, match=r"without config\.json: build it, and pass model="):
         mvp.load_sparse(tmp_path)
 
 
@@ -237,6 +237,14 @@ def test_bad_arguments(tmp_path):
         mvp.save_sparse(nn.Linear(2, 2, device="meta"), tmp_path)
     with pytest.raises(ValueError, match=r"model: weight is of type torch\.complex64"):
         mvp.save_sparse(nn.Linear(2, 2, dtype=torch.complex64), tmp_path)
+    csr = mvp.to_csr(prune(hf.BertModel(hf.BertConfig(**COMMON)), 0.1))
+    with pytest.raises(ValueError, match="model=BertModel: .* converted by to_csr: save the model that it was made"):
+        mvp.save_sparse(csr, tmp_path)
+    with pytest.raises(TypeError, match="model=dict: must be a module"):
+        mvp.save_sparse({}, tmp_path)
+    with pytest.raises(TypeError, match="model=str: must be a module to fill, or None"):
+        mvp.load_sparse(tmp_path, model="bert")
+    assert not list(tmp_path.iterdir())
     with pytest.raises(FileNotFoundError, match=r"has no sparse\.safetensors"):
         mvp.load_sparse(tmp_path)
     with pytest.raises(FileNotFoundError, match="is no folder"):
@@ -260,6 +268,15 @@ def test_folders_of_others_are_left_alone(tmp_path):
     (data / "model.safetensors").write_text("c")
     with pytest.raises(FileExistsError, match=r"\(model\.safetensors\)"):
         mvp.save_sparse(Net(), data)
+
+
+def test_a_folder_without_its_configuration(toy, tmp_path):
+    (toy / "config.json").unlink()
+    with pytest.raises(FileNotFoundError, match=r"has no config\.json: restore it, or .* pass model="):
+        mvp.load_sparse(toy)
+    mvp.save_sparse(Net(), tmp_path / "net")
+    with pytest.raises(ValueError, match=r"without config\.json: build it, and pass model="):
+        mvp.load_sparse(tmp_path / "net")
 
 
 def test_models_that_do_not_fit(tmp_path):

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from mvp_lite.storage.building import build
 from mvp_lite.storage.index import DTYPES, FILE, ROUNDED, Entry, Index, json_checksum, read_index, read_json
 from mvp_lite.storage.positions import decode, encode
+from mvp_lite.structure.units import check_dense
 
 __all__ = ["VALUES", "load_sparse", "save_sparse"]
 
@@ -56,13 +57,16 @@ def save_sparse(
 
     Raises:
         FileExistsError: `folder` holds other files or another model, or is a file.
-        ValueError: unknown `values`, or a tensor that is on the meta device or of an unusual type.
+        TypeError: `model` is no module.
+        ValueError: unknown `values`, a tensor that is on the meta device or of an unusual type, or a model that
+            `to_csr` made.
         OSError: the folder cannot be written.
     """
     from safetensors.torch import save_file
 
     if values not in VALUES:
         raise ValueError(f"values={values!r}: must be one of {', '.join(VALUES)}")
+    check_dense(model, "a module", "save")
     folder = Path(folder).expanduser()
     _check_replaceable(folder, overwrite)
     names, ties = _tensors(model)
@@ -105,11 +109,14 @@ def load_sparse(folder: str | Path, model: nn.Module | None = None) -> Any:
         The model; with `model`, that one.
 
     Raises:
+        TypeError: `model` is no module.
         OSError: a file is missing or cannot be read.
         ValueError: a file is damaged, was changed, or does not fit the model; the message names file and problem.
     """
     from safetensors import SafetensorError, safe_open
 
+    if model is not None:
+        check_dense(model, "a module to fill, or None", "fill")
     folder = Path(folder).expanduser()
     path = folder / FILE
     if not path.is_file():
@@ -282,11 +289,13 @@ def _save_configs(model: Any, folder: Path) -> dict[str, int]:
 def _build(folder: Path, index: Index) -> Any:
     """The empty model of the folder's configuration, on the meta device."""
     if "config.json" not in index.files:
-        raise ValueError(f"{folder / FILE} holds a model without a configuration: build it, and pass model=")
+        raise ValueError(f"{folder / FILE} holds a model without config.json: build it, and pass model=")
     contents = {}
     for name, checksum in index.files.items():
         if name not in _CONFIGS:
             raise ValueError(f"{folder / FILE}: {name!r} in the index is no configuration file")
+        if not (folder / name).is_file():
+            raise FileNotFoundError(f"{folder} has no {name}: restore it, or build the model and pass model=")
         contents[name] = read_json(folder / name)
         if json_checksum(contents[name]) != checksum:
             raise ValueError(
