@@ -105,7 +105,7 @@ def test_what_is_refused(tmp_path, bert, monkeypatch) -> None:
             mvp.export_onnx(bert, path, batch_of(2, 8), opset=wrong)
     with pytest.raises(TypeError, match="model=str: must be a transformers model"):
         mvp.export_onnx("model", path, batch_of(2, 8))
-    with pytest.raises(IsADirectoryError, match="path=.*: must be a file, not a folder"):
+    with pytest.raises(IsADirectoryError, match=r"path=.*: must be a file, not a folder"):
         mvp.export_onnx(bert, tmp_path, batch_of(2, 8))
     with monkeypatch.context() as patch:
         patch.setattr(onnx, "find_spec", lambda name: None if name == "onnxscript" else object())

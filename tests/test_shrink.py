@@ -186,7 +186,7 @@ def test_what_cannot_be_cut():
         mvp.shrink(albert)
     with pytest.raises(TypeError, match="model=NoneType: must be a transformers model"):
         mvp.shrink(None)
-    with pytest.raises(ValueError, match="model=BertModel: .* converted by to_csr: shrink the model that it was made"):
+    with pytest.raises(ValueError, match=r"model=BertModel: .* converted by to_csr: shrink the model that it was made"):
         mvp.shrink(mvp.to_csr(hf.BertModel(hf.BertConfig(**COMMON)), max_density=1))
     with pytest.raises(ValueError, match="model type None"):
         mvp.shrink(torch.nn.Sequential(torch.nn.Linear(2, 2)))

@@ -238,7 +238,7 @@ def test_bad_arguments(tmp_path):
     with pytest.raises(ValueError, match=r"model: weight is of type torch\.complex64"):
         mvp.save_sparse(nn.Linear(2, 2, dtype=torch.complex64), tmp_path)
     csr = mvp.to_csr(prune(hf.BertModel(hf.BertConfig(**COMMON)), 0.1))
-    with pytest.raises(ValueError, match="model=BertModel: .* converted by to_csr: save the model that it was made"):
+    with pytest.raises(ValueError, match=r"model=BertModel: .* converted by to_csr: save the model that it was made"):
         mvp.save_sparse(csr, tmp_path)
     with pytest.raises(TypeError, match="model=dict: must be a module"):
         mvp.save_sparse({}, tmp_path)

@@ -34,7 +34,8 @@ def export_onnx(model: Any, path: str | Path, inputs: Any, *, opset: int = 18, c
 
     Args:
         model: a transformers model in float32 on the CPU, plain (that is, after `pruner.finalize()`).
-        path: of the file; its folder is made where it does not exist. The weights of models above 1.8 GB go to a second file, PATH.data.
+        path: of the file; its folder is made where it does not exist. The weights of models above 1.8 GB go to a second
+            file, PATH.data.
         inputs: the model's tokenizer, or a batch of examples: names and tensors, of at least two tokens each.
         opset: version of ONNX's set of operators, from 18 to 25.
         check: compare all outputs in ONNX Runtime with the model's, on two shapes. They must agree within 1e-4 of

@@ -30,7 +30,18 @@ __all__ = ["VALUES", "load_sparse", "save_sparse"]
 VALUES = ("exact", "float16", "int8")
 _CONFIGS = ("config.json", "generation_config.json")
 #: files of other models
-_WEIGHTS = (".safetensors", ".safetensors.index.json", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".onnx", ".gguf")
+_WEIGHTS = (
+    ".safetensors",
+    ".safetensors.index.json",
+    ".bin",
+    ".pt",
+    ".pth",
+    ".ckpt",
+    ".h5",
+    ".msgpack",
+    ".onnx",
+    ".gguf",
+)
 _BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
@@ -264,8 +275,8 @@ def _check_replaceable(folder: Path, overwrite: bool) -> None:
     others = {name for name in found - ours if name.endswith(_WEIGHTS)} if found & ours else found
     if others:
         raise FileExistsError(
-            f"folder={str(folder)!r} holds files that save_sparse did not write ({', '.join(sorted(others)[:3])}): name "
-            "another folder, or pass overwrite=True to replace it with everything in it"
+            f"folder={str(folder)!r} holds files that save_sparse did not write ({', '.join(sorted(others)[:3])}): "
+            "name another folder, or pass overwrite=True to replace it with everything in it"
         )
 
 
