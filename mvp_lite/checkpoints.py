@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
-import pickle
 import re
 import reprlib
 import warnings
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -62,7 +62,7 @@ class Checkpoints:
         path = self.folder / f"checkpoint-{step}.pt"
         part = path.with_suffix(".partial")
         with part.open("wb") as file:
-            torch.save(state, file)
+            _save(state, file)
             file.flush()
             os.fsync(file.fileno())  # else a power failure could leave the new name with half of the content
         part.replace(path)
@@ -87,9 +87,14 @@ class Checkpoints:
         for path in files:
             with path.open("rb") as file:
                 try:
+                    if broken := zipfile.ZipFile(file).testzip():  # torch.load does not look at the checksums
+                        raise zipfile.BadZipFile(f"{broken} does not have its checksum")
+                    file.seek(0)
                     with torch.serialization.safe_globals(_NUMPY):
                         state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
-                except (RuntimeError, OSError, EOFError, pickle.UnpicklingError) as error:
+                except MemoryError:
+                    raise
+                except Exception as error:  # whatever a damaged file leads to
                     text = f"{path} is damaged ({str(error).partition(chr(10))[0]}); trying the one before"
                     warnings.warn(text, UserWarning, stacklevel=3)
                     continue
@@ -104,6 +109,16 @@ class Checkpoints:
             pairs = ((name, reprlib.repr(saved.get(name)), reprlib.repr(here.get(name))) for name in names)
             what = "; ".join(f"{name}: saved {a}, here {b}" for name, a, b in pairs)
             raise ValueError(f"resume=True: {path} is of another run ({what})")
+
+
+def _save(state: dict[str, Any], file: IO[bytes]) -> None:
+    """`torch.save` with checksums, which it also writes by itself unless somebody turned them off."""
+    before = torch.serialization.get_crc32_options()
+    torch.serialization.set_crc32_options(True)
+    try:
+        torch.save(state, file)
+    finally:
+        torch.serialization.set_crc32_options(before)
 
 
 def snapshot(parts: Mapping[str, Any], device: torch.device) -> dict[str, Any]:

@@ -38,7 +38,7 @@ from mvp_lite.targets import some_names
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Pruner"]
+__all__ = ["Pruner", "prunes"]
 
 STATE_KEY = "mvp_lite"
 _SCALE_AWARE = ("Adafactor", "Lamb", "LAMB", "Lars", "LARS")  # their step size depends on the parameter's norm
@@ -462,6 +462,11 @@ class Pruner:
         return sum(pool.method.penalty for pool in self.pools) / len(self.pools)
 
     @property
+    def finalized(self) -> bool:
+        """Was `finalize()` called? The model is plain from then on."""
+        return self._finalized
+
+    @property
     def done(self) -> bool:
         """Has the density reached its final value (has the cool-down begun)? Only such checkpoints compare fairly.
 
@@ -656,6 +661,14 @@ class Pruner:
         self._optimizer = None
         self._finalized = True
         return self.model
+
+
+def prunes(model: nn.Module) -> bool:
+    """Is a pruner attached to one of the model's weights?"""
+    weights = {id(p) for p in model.parameters()}
+    if weights & set(_ATTACHED):
+        gc.collect()  # as in attach(): one that nobody holds any more may still be there
+    return bool(weights & set(_ATTACHED))
 
 
 class _ModelHook:

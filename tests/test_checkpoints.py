@@ -248,6 +248,19 @@ def test_a_damaged_checkpoint_is_passed_over(size, tmp_path):
     check_same(run(), result)
 
 
+def test_a_flipped_bit_is_noticed(tmp_path):
+    interrupted(tmp_path)
+    last = tmp_path / "checkpoint-8.pt"
+    content = bytearray(last.read_bytes())
+    state = torch.load(last, weights_only=False)
+    name = next(name for name, x in state["parts"]["model"].items() if x.ndim == 2)
+    content[content.index(state["parts"]["model"][name].numpy().tobytes()) + 5] ^= 4
+    last.write_bytes(content)
+    with pytest.warns(UserWarning, match=r"checkpoint-8\.pt is damaged .*checksum.* trying the one before"):
+        result = run(output_dir=tmp_path, save_steps=SAVE, resume=True)
+    check_same(run(), result)
+
+
 def test_damaged_checkpoints_alone_are_an_error(tmp_path):
     (tmp_path / "checkpoint-8.pt").write_bytes(b"nothing")
     with pytest.warns(UserWarning, match="is damaged"), pytest.raises(OSError, match="none of its 1 checkpoints can"):

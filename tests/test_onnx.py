@@ -43,8 +43,8 @@ def test_a_shrunk_toy_with_its_tokenizer(tmp_path) -> None:
             part.module.weight.data.index_fill_(part.dim, part.index(dead, units.count), 0.0)
     small = mvp.shrink(model).eval()
     tokenizer = mvp.tokenizer_for(model)
-    path = mvp.export_onnx(small, tmp_path / "small.onnx", tokenizer)
-    assert [file.name for file in tmp_path.iterdir()] == ["small.onnx"] and path == tmp_path / "small.onnx"
+    path = mvp.export_onnx(small, tmp_path / "made" / "small.onnx", tokenizer)
+    assert [file.name for file in path.parent.iterdir()] == ["small.onnx"] and path == tmp_path / "made" / "small.onnx"
     examples = task.examples["validation"]
     batch = dict(tokenizer(examples["premise"][:5], examples["hypothesis"][:5], padding=True, return_tensors="pt"))
     with torch.no_grad():
@@ -97,6 +97,16 @@ def test_what_is_refused(tmp_path, bert, monkeypatch) -> None:
         mvp.export_onnx(hf.BertModel(hf.BertConfig(**COMMON)).bfloat16(), path, batch_of(2, 8))
     with pytest.raises(ValueError, match="export the model that to_csr was given"):
         mvp.export_onnx(mvp.to_csr(bert, max_density=1), path, batch_of(2, 8))
+    for opset in (11, 17, 26):
+        with pytest.raises(ValueError, match=f"opset={opset}: must be from 18 to 25"):
+            mvp.export_onnx(bert, path, batch_of(2, 8), opset=opset)
+    for wrong in (18.0, "18", None, True):
+        with pytest.raises(TypeError, match=f"opset={wrong!r}: must be an integer from 18"):
+            mvp.export_onnx(bert, path, batch_of(2, 8), opset=wrong)
+    with pytest.raises(TypeError, match="model=str: must be a transformers model"):
+        mvp.export_onnx("model", path, batch_of(2, 8))
+    with pytest.raises(IsADirectoryError, match=r"path=.*: must be a file, not a folder"):
+        mvp.export_onnx(bert, tmp_path, batch_of(2, 8))
     with monkeypatch.context() as patch:
         patch.setattr(onnx, "find_spec", lambda name: None if name == "onnxscript" else object())
         with pytest.raises(ImportError, match=r'needs onnxscript: pip install "mvp_lite\[onnx\]"'):

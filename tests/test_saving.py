@@ -161,7 +161,15 @@ def test_a_loop_of_ones_own(encoder, task, tmp_path):
     for batch in task.encode(mvp.tokenizer_for(model)).batches("train", 8, seed=0, steps=4):
         model(**batch).loss.backward()
         optimizer.step()
+    for given in ({}, {"pruner": pruner}):
+        with pytest.raises(ValueError, match=r"model=\w+: must be plain, .* finalize\(early=True\)"):
+            mvp.save_pruned(model, tmp_path / "own", tokenizer=None, **given)
+    with pytest.raises(ValueError, match=r"pruner=Pruner\(\.\.\.\): must be finalized: .* finalize\(early=True\)"):
+        mvp.save_pruned(copy.deepcopy(encoder), tmp_path / "own", tokenizer=None, pruner=pruner)
     pruner.finalize()
+    for name, value in (("score", "61"), ("score", True), ("settings", [1])):
+        with pytest.raises(TypeError, match=rf"{name}=.*: must be a (number|mapping) or None"):
+            mvp.save_pruned(model, tmp_path / "own", tokenizer=None, **{name: value})
     with pytest.raises(TypeError, match=r"tokenizer= is missing: .*tokenizer_for\(model\).*tokenizer=None"):
         mvp.save_pruned(model, tmp_path / "own")
     tokenizer = mvp.tokenizer_for(model)

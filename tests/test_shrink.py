@@ -184,6 +184,10 @@ def test_what_cannot_be_cut():
     albert = hf.AlbertModel(hf.AlbertConfig(**COMMON, embedding_size=8))
     with pytest.raises(ValueError, match=r"'albert'.*share their matrices.*Known: bert"):
         mvp.shrink(albert)
+    with pytest.raises(TypeError, match="model=NoneType: must be a transformers model"):
+        mvp.shrink(None)
+    with pytest.raises(ValueError, match=r"model=BertModel: .* converted by to_csr: shrink the model that it was made"):
+        mvp.shrink(mvp.to_csr(hf.BertModel(hf.BertConfig(**COMMON)), max_density=1))
     with pytest.raises(ValueError, match="model type None"):
         mvp.shrink(torch.nn.Sequential(torch.nn.Linear(2, 2)))
     both = hf.BertLMHeadModel(hf.BertConfig(**COMMON, is_decoder=True, add_cross_attention=True))

@@ -9,10 +9,12 @@ import shutil
 import pytest
 import torch
 import transformers as hf
+from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
 from test_shrink import inputs, make, output, remove, same_weights
 
 import mvp_lite as mvp
+from mvp_lite import hub
 from mvp_lite.storage.checksums import NAME, add_checksum, check_checksum
 from mvp_lite.structure.shrinking import KEY, sizes
 from mvp_lite.structure.units import FAMILIES, find_units
@@ -348,6 +350,21 @@ def test_damage_is_refused_or_harmless(saved, tmp_path):
 
 
 # --- checksums ----------------------------------------------------------------------------------------------------
+
+
+def test_what_is_no_folder_of_a_shrunk_model(saved, tmp_path, monkeypatch):
+    for wrong in (None, 3):
+        with pytest.raises(TypeError, match=f"folder={wrong}: must be a folder, or a name on the Hub"):
+            mvp.load_shrunk(wrong)
+    with pytest.raises(NotADirectoryError, match=r"folder=.*config\.json.*: give the folder"):
+        mvp.load_shrunk(saved[1] / "config.json")
+    mvp.save_sparse(make("bert"), tmp_path)
+    with pytest.raises(ValueError, match=r"holds sparse\.safetensors: load it with mvp_lite\.load_sparse"):
+        mvp.load_shrunk(tmp_path)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(hub, "_problem", lambda: "no network")
+    with pytest.raises(OSError, match=r"folder='nonono' is no local folder.*no answer from .* and not in the cache"):
+        mvp.load_shrunk("nonono")
 
 
 def test_a_checksum_leaves_the_tensors_and_replaces_an_older_one(tmp_path):

@@ -138,7 +138,7 @@ def test_odd_tensors(tmp_path):
     parts, _ = read_parts(tmp_path / FILE)
     assert "b.weight/values" not in parts and "none/positions" in parts and "count/positions" not in parts
     assert all(f"{name}/positions" in parts for name in ("a.weight", "mask")) == ("a.weight/positions" in parts)
-    with pytest.raises(ValueError, match="without a configuration: build it, and pass model="):
+    with pytest.raises(ValueError, match=r"without config\.json: build it, and pass model="):
         mvp.load_sparse(tmp_path)
 
 
@@ -237,10 +237,46 @@ def test_bad_arguments(tmp_path):
         mvp.save_sparse(nn.Linear(2, 2, device="meta"), tmp_path)
     with pytest.raises(ValueError, match=r"model: weight is of type torch\.complex64"):
         mvp.save_sparse(nn.Linear(2, 2, dtype=torch.complex64), tmp_path)
+    csr = mvp.to_csr(prune(hf.BertModel(hf.BertConfig(**COMMON)), 0.1))
+    with pytest.raises(ValueError, match=r"model=BertModel: .* converted by to_csr: save the model that it was made"):
+        mvp.save_sparse(csr, tmp_path)
+    with pytest.raises(TypeError, match="model=dict: must be a module"):
+        mvp.save_sparse({}, tmp_path)
+    with pytest.raises(TypeError, match="model=str: must be a module to fill, or None"):
+        mvp.load_sparse(tmp_path, model="bert")
+    assert not list(tmp_path.iterdir())
     with pytest.raises(FileNotFoundError, match=r"has no sparse\.safetensors"):
         mvp.load_sparse(tmp_path)
     with pytest.raises(FileNotFoundError, match="is no folder"):
         mvp.load_sparse(tmp_path / "nowhere")
+
+
+def test_folders_of_others_are_left_alone(tmp_path):
+    dense, data, file = tmp_path / "dense", tmp_path / "data", tmp_path / "file"
+    hf.BertModel(hf.BertConfig(**COMMON)).save_pretrained(dense)
+    data.mkdir()
+    (data / "train.csv").write_text("a")
+    file.write_text("b")
+    before = (dense / "config.json").read_bytes()
+    for folder, named in ((dense, r"\(config\.json, model\.safetensors\)"), (data, "train.csv"), (file, "is a file")):
+        with pytest.raises(FileExistsError, match=named):
+            mvp.save_sparse(Net(), folder)
+    assert (dense / "config.json").read_bytes() == before and len(list(dense.iterdir())) == 2
+    mvp.save_sparse(Net(), data, overwrite=True)
+    mvp.save_sparse(Net(), data, "int8")  # an earlier save of its own
+    assert [path.name for path in data.iterdir()] == [FILE]
+    (data / "model.safetensors").write_text("c")
+    with pytest.raises(FileExistsError, match=r"\(model\.safetensors\)"):
+        mvp.save_sparse(Net(), data)
+
+
+def test_a_folder_without_its_configuration(toy, tmp_path):
+    (toy / "config.json").unlink()
+    with pytest.raises(FileNotFoundError, match=r"has no config\.json: restore it, or .* pass model="):
+        mvp.load_sparse(toy)
+    mvp.save_sparse(Net(), tmp_path / "net")
+    with pytest.raises(ValueError, match=r"without config\.json: build it, and pass model="):
+        mvp.load_sparse(tmp_path / "net")
 
 
 def test_models_that_do_not_fit(tmp_path):

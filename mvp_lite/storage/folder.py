@@ -7,12 +7,15 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import Mapping
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from mvp_lite.diagnosis import Diagnosis
 from mvp_lite.hub import quiet
-from mvp_lite.pruner import Pruner
+from mvp_lite.pruner import Pruner, prunes
 from mvp_lite.storage.card import FORMAT, make_card, make_readme
 from mvp_lite.storage.record import describe_base, describe_task
 from mvp_lite.storage.sparse import save_sparse
@@ -61,8 +64,8 @@ def save_pruned(
         The folder.
 
     Raises:
-        TypeError: a model without `save_pretrained`, or no tokenizer.
-        ValueError: another model's tokenizer, or a model with adapters.
+        TypeError: a model without `save_pretrained`, no tokenizer, or `score` or `settings` of another type.
+        ValueError: another model's tokenizer, a model with adapters, or a pruner that is not finalized.
         FileExistsError: `folder` holds other files, or is a file.
     """
     if tokenizer is _MISSING:
@@ -71,6 +74,21 @@ def save_pruned(
             "tokenizer=None for a model that reads no text"
         )
     model = _unwrapped(model)
+    if score is not None and (isinstance(score, bool) or not isinstance(score, Real)):
+        raise TypeError(f"score={score!r}: must be a number or None")
+    if settings is not None and not isinstance(settings, Mapping):
+        raise TypeError(f"settings={settings!r}: must be a mapping or None")
+    # Hooks would still change the weights, and the card would say that nothing was pruned.
+    if isinstance(model, nn.Module) and prunes(model):
+        raise ValueError(
+            f"model={type(model).__name__}: must be plain, but a pruner is attached to it: call its finalize(), or "
+            "finalize(early=True) before the end of its schedule"
+        )
+    if pruner is not None and not pruner.finalized:
+        raise ValueError(
+            "pruner=Pruner(...): must be finalized: call finalize(), or finalize(early=True) before the end of its "
+            "schedule"
+        )
     if diagnosis is None:
         spec = {"score": score, **_baseline(task, tokenizer)}
         diagnosis = Diagnosis(**spec) if pruner is None else pruner.diagnosis(**spec)

@@ -21,6 +21,9 @@ __all__ = ["export_onnx"]
 
 #: An ONNX file is one protobuf message, which has less than 2 GiB; larger models keep their weights in a second file.
 _ONE_FILE = 1_800_000_000
+#: Torch writes version 18 and lets onnxscript convert it, which for others writes version 18 nevertheless or an
+#: invalid file.
+_OPSETS = range(18, 26)
 _EXAMPLES = ["The film was better than most people expected.", "It was not."]
 
 
@@ -31,9 +34,10 @@ def export_onnx(model: Any, path: str | Path, inputs: Any, *, opset: int = 18, c
 
     Args:
         model: a transformers model in float32 on the CPU, plain (that is, after `pruner.finalize()`).
-        path: of the file. The weights of models above 1.8 GB go to a second file, PATH.data.
+        path: of the file; its folder is made where it does not exist. The weights of models above 1.8 GB go to a second
+            file, PATH.data.
         inputs: the model's tokenizer, or a batch of examples: names and tensors, of at least two tokens each.
-        opset: version of ONNX's set of operators.
+        opset: version of ONNX's set of operators, from 18 to 25.
         check: compare all outputs in ONNX Runtime with the model's, on two shapes. They must agree within 1e-4 of
             their largest absolute value (or of 1, if that is larger), else the file is deleted.
 
@@ -42,9 +46,19 @@ def export_onnx(model: Any, path: str | Path, inputs: Any, *, opset: int = 18, c
 
     Raises:
         ImportError: onnx, onnxscript or (for the check) onnxruntime is not installed.
-        TypeError: `inputs` is neither a tokenizer nor a batch.
-        ValueError: a model that cannot be exported, or outputs that differ.
+        IsADirectoryError: `path` is a folder.
+        TypeError: `model` is no module, `inputs` is neither a tokenizer nor a batch, or `opset` is no integer.
+        ValueError: a model that cannot be exported, another `opset`, or outputs that differ.
     """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model={type(model).__name__}: must be a transformers model")
+    if isinstance(opset, bool) or not isinstance(opset, int):
+        raise TypeError(f"opset={opset!r}: must be an integer from {_OPSETS[0]} to {_OPSETS[-1]}")
+    if opset not in _OPSETS:
+        raise ValueError(f"opset={opset}: must be from {_OPSETS[0]} to {_OPSETS[-1]}")
+    path = Path(path)
+    if path.is_dir():
+        raise IsADirectoryError(f"path={str(path)!r}: must be a file, not a folder")
     required = ["onnx", "onnxscript", *(["onnxruntime"] if check else [])]
     missing = [name for name in required if find_spec(name) is None]
     if missing:
@@ -54,10 +68,10 @@ def export_onnx(model: Any, path: str | Path, inputs: Any, *, opset: int = 18, c
             raise ValueError(f"{name} is in {p.dtype} on {p.device}: must be torch.float32 on cpu; model.float().cpu()")
     if any(isinstance(module, CSRLinear) for module in model.modules()):
         raise ValueError("model: ONNX has no sparse products; export the model that to_csr was given")
-    path = Path(path)
     batch = _batch(model, inputs)
     with evaluating(model), _uncached(model), torch.no_grad():
         names = list(_outputs(model, batch))
+        path.parent.mkdir(parents=True, exist_ok=True)
         _export(model, batch, names, path, opset)
         if check:
             for shape, given in _shapes(batch).items():

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import os
+import shutil
 import zlib
 from pathlib import Path
 from typing import Any
@@ -22,15 +23,31 @@ from torch import Tensor, nn
 from mvp_lite.storage.building import build
 from mvp_lite.storage.index import DTYPES, FILE, ROUNDED, Entry, Index, json_checksum, read_index, read_json
 from mvp_lite.storage.positions import decode, encode
+from mvp_lite.structure.units import check_dense
 
 __all__ = ["VALUES", "load_sparse", "save_sparse"]
 
 VALUES = ("exact", "float16", "int8")
 _CONFIGS = ("config.json", "generation_config.json")
+#: files of other models
+_WEIGHTS = (
+    ".safetensors",
+    ".safetensors.index.json",
+    ".bin",
+    ".pt",
+    ".pth",
+    ".ckpt",
+    ".h5",
+    ".msgpack",
+    ".onnx",
+    ".gguf",
+)
 _BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
-def save_sparse(model: nn.Module, folder: str | Path, values: str = "exact", tokenizer: Any = None) -> None:
+def save_sparse(
+    model: nn.Module, folder: str | Path, values: str = "exact", tokenizer: Any = None, *, overwrite: bool = False
+) -> None:
     """Write a pruned model into a small folder, which `load_sparse(folder)` reads.
 
     The position of an entry costs about as many bits as information theory asks for: 1.6 bytes where 3 % of a matrix
@@ -38,7 +55,8 @@ def save_sparse(model: nn.Module, folder: str | Path, values: str = "exact", tok
 
     Args:
         model: any module, plain (that is, after `pruner.finalize()`).
-        folder: made where it does not exist; files of the same names in it are replaced.
+        folder: made where it does not exist. What this function wrote earlier is replaced; another folder that is not
+            empty is not, unless `overwrite` is set.
         values: "exact" keeps every bit of the entries that are not zero; zeros of sparse matrices lose their sign,
             which pruning leaves at random. Matrices that lose nothing in 16 bits, such as frozen embeddings from a
             checkpoint in half precision, are stored in 16 bits. "float16" rounds all floating-point parameters with at
@@ -46,15 +64,22 @@ def save_sparse(model: nn.Module, folder: str | Path, values: str = "exact", tok
             levels, between minus and plus the largest absolute value of a sparse matrix, or of each row of a dense one.
             A tensor whose values do not fit, for example because one is infinite, is kept exactly.
         tokenizer: saved beside the model.
+        overwrite: replace the folder with everything in it.
 
     Raises:
-        ValueError: unknown `values`, or a tensor that is on the meta device or of an unusual type.
+        FileExistsError: `folder` holds other files or another model, or is a file.
+        TypeError: `model` is no module.
+        ValueError: unknown `values`, a tensor that is on the meta device or of an unusual type, or a model that
+            `to_csr` made.
         OSError: the folder cannot be written.
     """
     from safetensors.torch import save_file
 
     if values not in VALUES:
         raise ValueError(f"values={values!r}: must be one of {', '.join(VALUES)}")
+    check_dense(model, "a module", "save")
+    folder = Path(folder).expanduser()
+    _check_replaceable(folder, overwrite)
     names, ties = _tensors(model)
     stored: dict[str, Tensor] = {}
     entries: dict[str, Entry] = {}
@@ -65,7 +90,12 @@ def save_sparse(model: nn.Module, folder: str | Path, values: str = "exact", tok
         parts, entries[name] = _store(tensor.detach().cpu(), how)
         stored |= {f"{name}/{part}": content for part, content in parts.items()}
 
-    folder = Path(folder).expanduser()
+    if overwrite and folder.is_dir():
+        for path in folder.iterdir():
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            elif path.name != FILE:  # that one is replaced at the end
+                path.unlink()
     folder.mkdir(parents=True, exist_ok=True)
     checksums = _save_configs(model, folder)
     if tokenizer is not None:
@@ -90,11 +120,14 @@ def load_sparse(folder: str | Path, model: nn.Module | None = None) -> Any:
         The model; with `model`, that one.
 
     Raises:
+        TypeError: `model` is no module.
         OSError: a file is missing or cannot be read.
         ValueError: a file is damaged, was changed, or does not fit the model; the message names file and problem.
     """
     from safetensors import SafetensorError, safe_open
 
+    if model is not None:
+        check_dense(model, "a module to fill, or None", "fill")
     folder = Path(folder).expanduser()
     path = folder / FILE
     if not path.is_file():
@@ -224,6 +257,29 @@ def _name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
+# --- the folder ---------------------------------------------------------------------------------------------------
+
+
+def _check_replaceable(folder: Path, overwrite: bool) -> None:
+    """Refuse a folder with anything but an earlier sparse save, whose config.json would then be of another model."""
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise FileExistsError(f"folder={str(folder)!r} is a file: name a folder")
+    if overwrite:
+        if any(place.resolve().is_relative_to(folder.resolve()) for place in (Path.cwd(), Path.home())):
+            raise FileExistsError(f"folder={str(folder)!r} holds the current or the home folder: name one of its own")
+        return
+    found = {path.name for path in folder.iterdir()}
+    ours = {FILE, f"{FILE}.partial"}  # the latter of a save that was interrupted
+    others = {name for name in found - ours if name.endswith(_WEIGHTS)} if found & ours else found
+    if others:
+        raise FileExistsError(
+            f"folder={str(folder)!r} holds files that save_sparse did not write ({', '.join(sorted(others)[:3])}): "
+            "name another folder, or pass overwrite=True to replace it with everything in it"
+        )
+
+
 # --- configuration and assembly -----------------------------------------------------------------------------------
 
 
@@ -244,11 +300,13 @@ def _save_configs(model: Any, folder: Path) -> dict[str, int]:
 def _build(folder: Path, index: Index) -> Any:
     """The empty model of the folder's configuration, on the meta device."""
     if "config.json" not in index.files:
-        raise ValueError(f"{folder / FILE} holds a model without a configuration: build it, and pass model=")
+        raise ValueError(f"{folder / FILE} holds a model without config.json: build it, and pass model=")
     contents = {}
     for name, checksum in index.files.items():
         if name not in _CONFIGS:
             raise ValueError(f"{folder / FILE}: {name!r} in the index is no configuration file")
+        if not (folder / name).is_file():
+            raise FileNotFoundError(f"{folder} has no {name}: restore it, or build the model and pass model=")
         contents[name] = read_json(folder / name)
         if json_checksum(contents[name]) != checksum:
             raise ValueError(

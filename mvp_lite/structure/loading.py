@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
+from mvp_lite.hub import connection
 from mvp_lite.storage.checksums import check_checksum
 from mvp_lite.structure.shrinking import KEY, WEIGHTS_KEY, protect_saves
 from mvp_lite.structure.units import find_units
@@ -21,6 +24,8 @@ __all__ = ["load_shrunk", "planned_sizes", "shrink_to"]
 #: options that say where on the Hub, and in the cache, files are
 _PLACES = ("revision", "token", "cache_dir", "subfolder", "local_files_only", "force_download", "proxies")
 _OURS = ("trust_remote_code", "ignore_mismatched_sizes", "output_loading_info", "config", "state_dict")
+#: what save_sparse writes; `mvp_lite.storage.index`, which stands below this file, calls it FILE
+_SPARSE = "sparse.safetensors"
 #: tensors or files that an error names at most
 _NAMED = 5
 
@@ -39,10 +44,29 @@ def load_shrunk(folder: str | Path, **options: Any) -> PreTrainedModel:
         OSError: no such folder or name on the Hub, or a file that is missing or cannot be read.
         ValueError: sizes that are malformed or do not fit the architecture; tensors that are missing, left over or of
             another shape; a file that has changed since it was saved; an architecture that transformers does not have.
-        TypeError: an option that is not the caller's to set.
+        TypeError: no folder or name, or an option that is not the caller's to set.
     """
+    if not isinstance(folder, str | Path):
+        raise TypeError(f"folder={folder!r}: must be a folder, or a name on the Hub")
     if taken := [name for name in _OURS if name in options]:
         raise TypeError(f"{taken[0]}={options[taken[0]]!r}: load_shrunk sets this option itself")
+    if os.path.isfile(folder):
+        raise NotADirectoryError(f"folder={str(folder)!r}: must be a folder, not a file: give the folder that it is in")
+    if not os.path.isdir(folder):
+        # Without this, a name that is not there takes half a minute where there is no network.
+        try:
+            with nullcontext() if options.get("local_files_only") else connection():
+                return _load(folder, options)
+        except OSError as error:
+            reason = str(error).partition("\n")[0]
+            where = f"folder={str(folder)!r} is no local folder, and cannot be loaded from the Hub"
+            raise OSError(f"{where} ({reason})") from error
+    if (Path(folder) / _SPARSE).is_file() and not any(Path(folder).glob("*model*.*")):
+        raise ValueError(f"folder={str(folder)!r} holds {_SPARSE}: load it with mvp_lite.load_sparse(folder)")
+    return _load(folder, options)
+
+
+def _load(folder: str | Path, options: dict[str, Any]) -> PreTrainedModel:
     places = {name: options[name] for name in _PLACES if name in options}
     config = _read_config(folder, places)
     architecture = _architecture(folder, config)

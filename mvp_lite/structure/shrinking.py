@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from mvp_lite.storage.checksums import add_checksum
-from mvp_lite.structure.units import FAMILIES, Units, find_units
+from mvp_lite.structure.units import FAMILIES, Units, check_dense, find_units
 
 __all__ = ["KEY", "WEIGHTS_KEY", "protect_saves", "shrink", "sizes"]
 
@@ -45,8 +45,10 @@ def shrink(model: Model, *, uniform: bool = False) -> Model:
             far as their configuration can state what is left; other families keep all.
 
     Raises:
-        ValueError: a family whose heads and neurons are not known.
+        TypeError: no module.
+        ValueError: a family whose heads and neurons are not known, or a model that `to_csr` made.
     """
+    check_dense(model, "a transformers model", "shrink")
     small: Any = copy.deepcopy(model)
     found = find_units(small)
     for units, mask in zip(found, _kept(small.config, found, uniform), strict=True):

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["FAMILIES", "Family", "Slices", "Units", "find_units"]
+__all__ = ["FAMILIES", "Family", "Slices", "Units", "check_dense", "find_units"]
 
 
 @dataclass(frozen=True)
@@ -161,6 +161,17 @@ class Units:
         for name in ("num_attention_heads", "num_heads", "n_heads", "all_head_size", "split_size", "inner_dim"):
             if isinstance(getattr(self.owner, name, None), int):
                 setattr(self.owner, name, getattr(self.owner, name) * len(units) // self.count)
+
+
+def check_dense(model: Any, expected: str, verb: str) -> None:
+    """Refuse what is no module, and what `mvp_lite.to_csr` made; `expected` and `verb` are for the error."""
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model={type(model).__name__}: must be {expected}")
+    if any(buffer.layout is torch.sparse_csr for buffer in model.buffers()):
+        raise ValueError(
+            f"model={type(model).__name__}: must be dense, but is converted by to_csr: {verb} the model that it was "
+            "made from"
+        )
 
 
 def find_units(model: nn.Module) -> list[Units]:
