@@ -51,9 +51,9 @@ test: lint
 # Tests of figures, of files and of text do not depend on them anyway, and of threads only tests of numbers may.
 TEXT := $(addprefix --ignore=,$(wildcard tests/test_figures*.py) $(addprefix tests/test_,$(addsuffix .py,api browser \
 checkpoints data language latency onnx project readme replay saving shrunk_files sparse targets widgets)))
-NUMBERS := $(addprefix tests/test_,$(addsuffix .py,anatomy budgets csr diagnosis distill equations exercises \
-gradient_free groups hold mask_search masks mechanism methods oracle penalty_control precision_compile pruner \
-pruning_callback recipes schedule scores shrink structured swaps toy train trainer traps unlabeled))
+NUMBERS := $(addprefix tests/test_,$(addsuffix .py,anatomy budgets csr diagnosis distill equations gradient_free groups \
+hold mask_search masks methods oracle penalty_control precision_compile pruner pruning_callback schedule scores shrink \
+swaps train trainer traps))
 
 test-processors: $(READY)
 	ATEN_CPU_CAPABILITY=default $(PYTEST) --nbval -m "not slow" -n $(JOBS) --dist loadfile $(TEXT) $(TESTFLAGS)
