@@ -1,4 +1,4 @@
-"""Figures of notebook 12 draw the data they are given."""
+"""Figures of notebook 13 draw the data they are given."""
 
 import pandas as pd
 import pytest

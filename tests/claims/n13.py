@@ -1,4 +1,4 @@
-"""Notebook 12: planted errors in its equations, and what its text says of scores, files, speed and failed runs."""
+"""Notebook 13: planted errors in its equations, and what its text says of scores, files, speed and failed runs."""
 
 import json
 import math
@@ -12,7 +12,7 @@ import mvp_lite as mvp
 claims = Claims()
 
 
-@claims.planted("12.1")
+@claims.planted("13.1")
 def _(variance, n, p):
     return {
         "the variance": variance,
@@ -22,7 +22,7 @@ def _(variance, n, p):
     }
 
 
-@claims.planted("12.2")
+@claims.planted("13.2")
 def _(n, v, k, entropy):
     return {
         "the second term forgotten": n * entropy,
@@ -33,7 +33,7 @@ def _(n, v, k, entropy):
     }
 
 
-@claims.planted("12.3")
+@claims.planted("13.3")
 def _(values, columns, starts, x, i):
     a, b = starts[i], starts[i + 1]
     return {
