@@ -12,11 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+import nbformat
 import numpy as np
 import torch
 from matplotlib import pyplot as plt
 
+from mvp_lite.course.editions import checks_in
 from mvp_lite.course.equations import CHECKED
+from mvp_lite.course.exercises import NoAnswer
 
 ROOT = Path(__file__).resolve().parents[1]
 Assertion = Callable[..., None]
@@ -87,9 +90,19 @@ def _state_kept() -> Iterator[None]:
         plt.close("all")
 
 
-def run(path: Path, claims: Claims) -> list[str]:
-    """Run a notebook's code in one namespace, with its claims in between; returns what does not hold."""
-    cells = [(c["cell_type"], "".join(c["source"])) for c in json.loads(path.read_text())["cells"]]
+def cells_of(path: Path) -> list[tuple[str, str]]:
+    """Type and source of each cell."""
+    return [(c["cell_type"], "".join(c["source"])) for c in json.loads(path.read_text())["cells"]]
+
+
+def run(path: Path, claims: Claims, student: Path | None = None) -> list[str]:
+    """Run a notebook's code in one namespace, with its claims in between; returns what does not hold.
+
+    With the notebook of the student edition, that is what runs: a check must raise `NoAnswer`, and nothing else may
+    need an answer. The answers run beside it, in a copy of the namespace that only claims get to see.
+    """
+    cells = cells_of(path)
+    shown = cells_of(student) if student else cells
     places = {}
     for quotation, above, claim in claims.said:
         found = [i for i, (_, source) in enumerate(cells) if quotation in " ".join(source.split())]
@@ -98,10 +111,12 @@ def run(path: Path, claims: Claims) -> list[str]:
         places[claim] = (found[0], above, quotation)
     problems: list[str] = []
     namespace: dict[str, Any] = {"__name__": "__main__"}
+    answered: dict[str, Any] = {}  # what cells with answers have left
+    unanswered: list[int] = []
     waiting: list[tuple[str, Assertion]] = []
 
     def settle(due: list[tuple[str, Assertion]]) -> None:
-        problems.extend(filter(None, (_failure(quotation, claim, namespace) for quotation, claim in due)))
+        problems.extend(filter(None, (_failure(quotation, claim, namespace | answered) for quotation, claim in due)))
 
     with _state_kept(), contextlib.redirect_stdout(io.StringIO()), contextlib.chdir(path.parent):
         for i, (kind, source) in enumerate(cells):
@@ -112,14 +127,33 @@ def run(path: Path, claims: Claims) -> list[str]:
                 waiting = [(quotation, claim) for quotation, claim, above in here if not above]
                 continue
             CHECKED.clear()
-            name = f"<{path.name}, cell {i}>"
-            linecache.cache[name] = (len(source), None, source.splitlines(keepends=True), name)
-            exec(compile(source, name, "exec"), namespace)
+            before = dict(namespace)
+            if not student or not checks_in(nbformat.from_dict({"cell_type": "code", "source": source})):
+                try:
+                    execute(shown[i][1], f"{path.name}, cell {i}", namespace)
+                except (NameError, NotImplementedError) as error:
+                    if not student:
+                        raise
+                    return [*problems, f"cell {i} needs an answer: {error!r}"]
+                answered = {name: value for name, value in answered.items() if namespace.get(name) is before.get(name)}
+                if shown[i][1] != source:
+                    unanswered.append(i)
+            else:
+                try:
+                    execute(shown[i][1], f"{path.name} for students, cell {i}", namespace)
+                    problems.append(f"cell {i} accepts a missing answer")
+                except NoAnswer:
+                    pass
+                own = namespace | answered
+                for j in [*unanswered, i]:
+                    execute(cells[j][1], f"{path.name}, cell {j}", own)
+                answered = {name: value for name, value in own.items() if value is not namespace.get(name)}
+                unanswered.clear()
             for number, equation in CHECKED.items():
                 if number not in claims.errors:
                     problems.append(f"({number}) has no planted errors")
                     continue
-                wrong = _call(claims.errors[number], namespace)
+                wrong = _call(claims.errors[number], namespace | answered)
                 missed = [error for error, value in wrong.items() if not equation.catches(value)]
                 problems += [f"({number}) does not catch the planted error {error!r}" for error in missed]
                 if not wrong:
@@ -127,6 +161,12 @@ def run(path: Path, claims: Claims) -> list[str]:
             settle([(quotation, claim) for quotation, claim, _ in here])
         settle(waiting)
     return problems
+
+
+def execute(source: str, name: str, namespace: dict[str, Any]) -> None:
+    """Run a cell; a failure shows its lines."""
+    linecache.cache[f"<{name}>"] = (len(source), None, source.splitlines(keepends=True), f"<{name}>")
+    exec(compile(source, f"<{name}>", "exec"), namespace)
 
 
 def _failure(quotation: str, claim: Assertion, namespace: dict[str, Any]) -> str | None:
