@@ -94,6 +94,32 @@ def test_options_and_source_reach_the_pruning(study, monkeypatch):
     assert {"sigma", "stop"}.isdisjoint(asked[2])
 
 
+def test_examples_held_out_of_train_are_neither_trained_on_nor_sampled(study, tmp_path, monkeypatch):
+    asked = {}
+
+    def watch(model, task, *args, **given):
+        asked["task"] = task
+        return mvp.fine_prune(model, task, *args, **given)
+
+    monkeypatch.setattr(unlabeled, "fine_prune", watch)
+    monkeypatch.setattr(unlabeled, "sample", lambda source, *a: asked.setdefault("source", source) and sample(source, *a))
+    held = replace(study, methods=("kcm",), seeds=(0,), holdout=50)
+    run_study(held, log=lambda line: None)
+    whole, task = load_task("toy/sentiment"), asked["task"]
+    apart = whole.holdout(50, seed=unlabeled.HOLDOUT_SEED)
+    assert task.examples == apart.examples == asked["source"].examples != whole.examples
+    (row,) = read_rows(study.out, UNLABELED_COLUMNS)
+    assert row["command"] == held.command() and " --holdout 50" in row["command"]
+    dense = mvp.load_model(tmp_path / "dense" / "toy_sentiment", task)
+    assert float(row["dense_score"]) == pytest.approx(
+        apart.encode(mvp.tokenizer_for(dense)).evaluate(dense)["score"], abs=1e-4
+    )
+    with pytest.raises(ValueError, match="holds a model with holdout=50, not 0: remove it"):
+        run_study(replace(study, seeds=(5,)))
+    with pytest.raises(ValueError, match="holdout=-1: at least 0"):
+        run_study(replace(study, holdout=-1))
+
+
 def test_labels_belong_to_a_subset_of_the_sample(study, tmp_path, monkeypatch):
     asked = []
 

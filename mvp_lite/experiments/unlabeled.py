@@ -1,7 +1,7 @@
 """Pruning without labels on one task: methods x budgets x samples of unlabeled text, resumable.
 
 The dense model is fine-tuned once and kept in a folder; every run prunes and shrinks a copy of it, and scores that copy
-on the validation split. Nothing is tuned. A sample of train is chosen with its seed; only methods that say so use its
+on the validation split, or on examples held out of train, to choose an option. Nothing is tuned. A sample of train is chosen with its seed; only methods that say so use its
 labels.
 """
 
@@ -49,6 +49,8 @@ FIXED_METHODS = ("weight_magnitude", "r2")
 #: a layer may lose nearly all its neurons, but not all: such a model could not be shrunk
 MIN_DENSITY = 0.01
 FOLDER = Path("build/unlabeled")
+#: which examples `Study.holdout` holds out of train
+HOLDOUT_SEED = 100
 #: options of `prune_neurons` that a study may set, and how each is read
 _OPTIONS: dict[str, Callable[[str], Any]] = {
     "sigma": lambda text: None if text == "median" else float(text),
@@ -84,6 +86,7 @@ class Study(ModelSettings):
     options: str = option("", help='of prune_neurons, for instance "sigma=0.5 stop=entrywise"')
     source: str | None = option(None, help="task whose train examples are the text (default: --task)")
     source_dir: str | None = option(None, public=lambda path: "SOURCE_DIR", help="folder of JSON lines of --source")
+    holdout: int = option(0, read=int, help="score this many examples held out of train, not validation (0: none)")
     steps: int | None = option(None, read=int, help="optimizer steps of the dense fine-tuning (default: the task's)")
     lr: float | None = option(None, read=float, help="learning rate of the dense fine-tuning (default: the task's)")
     folder: Path = option(  # noqa: RUF009, a field
@@ -99,9 +102,9 @@ class Study(ModelSettings):
         for name in ("methods", "flops", "seeds"):
             if not getattr(self, name):
                 raise ValueError(f"{name} is empty: nothing to run")
-        for name in ("sequences", "labels"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)!r}: at least 1")
+        for name, least in (("sequences", 1), ("labels", 1), ("holdout", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name}={getattr(self, name)!r}: at least {least}")
         for method in self.methods:
             if "labeled" in parse_method(method) and self.source not in (None, self.task):
                 raise ValueError(f"methods={method!r} needs labels, and source={self.source!r} has another task's")
@@ -149,7 +152,10 @@ def run_study(study: Study, log: Log = print) -> None:
     """Run what the results file does not hold yet, and append each finished run to it at once."""
     study.check()
     table = Table(study.results_path(), UNLABELED_COLUMNS, UNLABELED_KEY)
-    task = source = study.load(study.task)
+    task = study.load(study.task)
+    if study.holdout:
+        task = task.holdout(study.holdout, seed=HOLDOUT_SEED)
+    source = task
     if study.source not in (None, study.task):
         source = load_task(str(study.source), data_dir=study.source_dir, max_length=study.max_length)
 
@@ -219,6 +225,7 @@ def dense_model(study: Study, task: Task, log: Log = print) -> tuple[Any, float]
     about: dict[str, Any] = {
         "task": study.task, "model": study.model_label, "steps": study.steps or steps, "lr": study.lr or lr,
         "batch_size": study.batch_size, "max_length": task.max_length, "bf16": study.bf16, "seed": 0,
+        "holdout": study.holdout,
     }  # fmt: skip
     note = folder / "dense.json"
     if not note.exists():
@@ -232,7 +239,7 @@ def dense_model(study: Study, task: Task, log: Log = print) -> tuple[Any, float]
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
         note.write_text(json.dumps(about | {"score": result.score, "loss": result.metrics["loss"]}) + "\n")
-    found = json.loads(note.read_text())
+    found = {"holdout": 0} | json.loads(note.read_text())  # notes of earlier versions do not say it
     if wrong := [name for name in about if found.get(name) != about[name]]:
         raise ValueError(
             f"{folder} holds a model with {wrong[0]}={found.get(wrong[0])!r}, not {about[wrong[0]]!r}: "
