@@ -142,7 +142,7 @@ def test_the_guide_has_a_page_for_each_notebook_with_its_answers(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {f"{path.name[:2]}.md" for path in NOTEBOOKS} | {"notation.md"}
     for path in NOTEBOOKS:
         page = (tmp_path / f"{path.name[:2]}.md").read_text()
-        expected = ["Aim", "Minutes", "Before", "On the board", "Where students stumble"]
+        expected = ["Aim", "Minutes", "Before", "Show first", "On the board", "Where students stumble"]
         expected += ["Answers"] if path in WITH_EXERCISES else []
         assert re.findall(r"^## (.+)$", page, flags=re.M) == expected, path.name
         assert page.startswith(f"# {path.name[:2]} · ")
