@@ -37,7 +37,7 @@ course.figures.comparisons course.figures.first_order
 course.figures.dial course.figures.results course.figures.distillation
 course.figures.anatomy course.figures.structure course.figures.audit course.figures.gradient_free
 course.figures.mechanism course.figures.selection course.figures.score_gradient course.figures.swaps
-course.figures.during_training course.figures.deployment course.figures course.notebook
+course.figures.during_training course.figures.deployment course.figures.neurons course.figures course.notebook
 course.widgets course.exercises.tools
 course.exercises.n01 course.exercises.n02 course.exercises.n03 course.exercises.n04 course.exercises.n05
 course.exercises.n06 course.exercises.n07 course.exercises.n08 course.exercises.n09 course.exercises.n10

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-__all__ = ["STOPS", "r2_scores"]
+__all__ = ["STOPS", "r2_coefficients", "r2_scores"]
 
 #: rule -> how far C' is from C; the iteration ends when that is at most alpha
 STOPS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
@@ -44,6 +44,20 @@ def r2_scores(
     Raises:
         ValueError: W not a matrix of at least 2 rows, NaN, or an argument outside its range.
     """
+    C, iterations = r2_coefficients(
+        W, sigma=sigma, alpha=alpha, stop=stop, half=half, max_iterations=max_iterations
+    )
+    return C.diagonal().clone(), iterations
+
+
+def r2_coefficients(
+    W: Tensor, *, sigma: float | None = 1.0, alpha: float = 0.01, stop: str = "absolute", half: bool = True,
+    max_iterations: int = 100,
+) -> tuple[Tensor, int]:  # fmt: skip
+    """All coefficients C, (N, N), whose diagonal is `r2_scores`, and the number of iterations; arguments as there.
+
+    Column j says with which weights the neurons represent neuron j.
+    """
     if W.ndim != 2 or len(W) < 2 or not bool(W.isfinite().all()):
         raise ValueError(f"W of shape {tuple(W.shape)}: expected a finite matrix of at least 2 rows")
     if stop not in STOPS:
@@ -58,8 +72,8 @@ def r2_scores(
         new = C * (K / KC.clamp_(min=tiny)).sqrt_()
         change, C = float(STOPS[stop](new, C)), new
         if change <= alpha:
-            return C.diagonal().clone(), iteration
-    return C.diagonal().clone(), max_iterations
+            return C, iteration
+    return C, max_iterations
 
 
 def _gaussian(W: Tensor, sigma: float | None, half: bool) -> Tensor:

@@ -1,121 +1,167 @@
-"""Checks of notebook 11: one step of R2, the neurons that fit a budget, scales of the kept neurons."""
+"""Checks of notebook 11: R2 from start to stop, D2 over batches with padding, the best neurons of all layers."""
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from mvp_lite.course.exercises.tools import WrongAnswer, call, close, exercise, normal
+from mvp_lite.course.exercises.tools import WrongAnswer, call, close, exercise, like, normal
+from mvp_lite.gradient_free.r2 import STOPS
 
 
 @exercise("11.1")
-def _r2_step(answer: Any) -> None:
-    for seed, (N, d, sigma) in enumerate([(5, 3, 1.0), (8, 2, 0.6), (6, 6, 2.5)]):
-        W, C = normal(N, d, seed=seed), normal(N, N, seed=seed + 50).abs() + 0.1
+def _r2(answer: Any) -> None:
+    for seed, (N, d, sigma, alpha) in enumerate([(6, 3, 1.0, 0.05), (9, 2, 0.6, 0.02), (5, 5, 2.5, 0.1)]):
+        W = normal(N, d, seed=seed)
         squares = (W[:, None] - W[None]).square().sum(dim=2)
-        K = torch.exp(-squares / (2 * sigma**2))
-        wide = torch.exp(-squares / sigma**2)
-        linear = torch.exp(-squares.sqrt() / (2 * sigma**2))
+
+        def kernel(exponent: Tensor) -> Tensor:
+            return torch.exp(-exponent)
+
+        K = kernel(squares / (2 * sigma**2))
+        expected = _diagonal(K, alpha)
         hints = {
-            "the root is missing": C * K / (K @ C),
-            "the ratio is inverted: K over KC": C * ((K @ C) / K).sqrt(),
-            "the product is K C, not C K": C * (K / (C @ K)).sqrt(),
-            "C itself is missing: the root of the ratio multiplies it": (K / (K @ C)).sqrt(),
-            "the kernel divides by 2 sigma^2, not by sigma^2": C * (wide / (wide @ C)).sqrt(),
-            "the kernel uses the squared distance": C * (linear / (linear @ C)).sqrt(),
-            "K C is a product of matrices, not entry by entry": C * (1 / C).sqrt(),
-            "the kernel compares rows of W": _or_nan(W, C, sigma),
+            "the root is missing": _diagonal(K, alpha, lambda C, K=K: C * K / (K @ C)),
+            "the ratio is inverted: K over KC": _diagonal(K, alpha, lambda C, K=K: C * ((K @ C) / K).sqrt()),
+            "K C is a product of matrices, not entry by entry": _diagonal(K, alpha, lambda C, K=K: C / C.sqrt()),
+            "the kernel divides by 2 sigma^2, not by sigma^2": _diagonal(kernel(squares / sigma**2), alpha),
+            "the kernel uses the squared distance": _diagonal(kernel(squares.sqrt() / (2 * sigma**2)), alpha),
+            "the kernel compares rows of W, not columns": _of_columns(W, sigma, alpha),
+            "this stops after one step, as the signed rule does": _diagonal(K, alpha, stop="printed"),
+            "the change is a sum of absolute values, not the absolute value of a sum": _diagonal(
+                K, alpha, stop="absolute"
+            ),
+            "this is C before the last step, expected C after it": _diagonal(K, alpha, back=1),
+            "this is one step too many": _diagonal(K, alpha, back=-1),
+            "every entry of C starts at 1 / N": _diagonal(K, alpha, start=1.0),
+            "C starts at 1 / N everywhere, not at a multiple of the identity": torch.ones(N, dtype=W.dtype) / N,
         }
-        close(call(answer, W, C, sigma), C * (K / (K @ C)).sqrt(), mistakes=hints, tol=1e-8)
+        finite = {hint: value for hint, value in hints.items() if bool(value.isfinite().all())}
+        close(call(answer, W, sigma, alpha), expected, mistakes=finite, tol=1e-8)
 
 
-def _or_nan(W: Tensor, C: Tensor, sigma: float) -> Tensor:
-    """The step with the columns of W compared, where that has the right shape."""
-    if W.shape[0] != W.shape[1]:
-        return torch.full((1,), math.nan)
-    K = torch.exp(-torch.cdist(W.T, W.T).square() / (2 * sigma**2))
-    return C * (K / (K @ C)).sqrt()
+def _diagonal(
+    K: Tensor,
+    alpha: float,
+    step: Callable[[Tensor], Tensor] | None = None,
+    stop: str = "entrywise",
+    start: float | None = None,
+    back: int = 0,
+) -> Tensor:
+    """R2's scores with a part of the method replaced; `back` steps before the end."""
+    C = torch.full_like(K, start or 1.0 / len(K))
+    path = [C]
+    for _ in range(500):
+        path.append(step(path[-1]) if step else path[-1] * (K / (K @ path[-1])).sqrt())
+        if not bool(path[-1].isfinite().all()) or float(STOPS[stop](path[-1], path[-2])) <= alpha:
+            break
+    if back < 0:
+        path.append(path[-1] * (K / (K @ path[-1])).sqrt())
+    return path[-1 - max(back, 0)].diagonal()
+
+
+def _of_columns(W: Tensor, sigma: float, alpha: float) -> Tensor:
+    return _diagonal(torch.exp(-torch.cdist(W.T, W.T).square() / (2 * sigma**2)), alpha)
 
 
 @exercise("11.2")
-def _affordable(answer: Any) -> None:
-    cases = [
-        (4, 128, 512, 13, 0.6, 1.0), (12, 768, 3072, 39, 0.7, 1.0), (2, 32, 96, 50, 0.55, 0.5),
-        (6, 384, 1536, 24, 0.45, 0.75), (2, 32, 96, 50, 0.3, 1.0), (3, 16, 40, 9, 0.95, 0.25),
-    ]  # fmt: skip
-    for L, d, N, s, flops, heads in cases:
-        neuron = 2 * s * d
-
-        def count(attention: float, kept: float, flops: float = flops, full: float = L * N, each: int = neuron) -> int:
-            return math.floor((flops * (attention + full * each) - kept) / each + 1e-9)
-
-        attention, maps = L * (4 * s * d**2 + 2 * s**2 * d), L * 4 * s * d**2
-        raw = count(attention, heads * attention)
-        expected = min(max(raw, 0), L * N)
-        got = answer(L, d, N, s, flops, heads)
-        if isinstance(got, Tensor) and got.dim() == 0:
-            got = got.item()
-        if isinstance(got, bool) or not isinstance(got, int | float) or got != int(got):
-            raise WrongAnswer(f"your answer is {got!r}, expected an integer number of neurons")
-        if got == expected:
-            continue
-        where = f"affordable({L}, {d}, {N}, {s}, {flops}, {heads}) is {got:g}, expected {expected}"
+def _d2(answer: Any) -> None:
+    for seed, (N, shapes) in enumerate([(4, [(2, 5), (3, 7), (1, 3)]), (3, [(4, 6), (2, 2)]), (5, [(1, 4), (5, 3)])]):
+        batches = []
+        for n, (sequences, tokens) in enumerate(shapes):
+            H = normal(sequences, tokens, N, seed=100 * seed + n) + 0.5
+            lengths = 1 + (torch.arange(sequences) * 2 + n) % tokens
+            batches.append((H, (torch.arange(tokens)[None] < lengths[:, None]).long()))
+        got = answer([(H.clone(), mask.clone()) for H, mask in batches])
+        real = torch.cat([H[mask.bool()] for H, mask in batches])
+        every = torch.cat([H.flatten(0, 1) for H, _ in batches])
+        by_batch = [H[mask.bool()] for H, mask in batches]
+        by_sequence = [h[m.bool()] for H, mask in batches for h, m in zip(H, mask, strict=True)]
+        padded_by_batch = [H.flatten(0, 1) for H, _ in batches]
+        zeroed = real.sum(0) / len(every)
         hints = {
-            "the share of attention in the budget is missing": math.floor(flops * L * N + 1e-9),
-            "attention's two products of s x s are missing": count(maps, heads * maps),
-            "only the fraction `heads` of the attention remains and counts": count(attention, attention),
-            "the budget is a fraction of the whole model with all its heads": count(
-                heads * attention, heads * attention
-            ),
-            "round down: a part of a neuron does not count": raw + 1,
-            "this is for one layer: the budget is for all": raw // L,
-            "at most all neurons can be kept, and at least 0": raw,
+            "padding is included": every.mean(0),
+            "padding is left out of the sum, but counted in the number of tokens": zeroed,
+            "batches have different numbers of tokens: divide the total sum once, not batch by batch": _mean(by_batch),
+            "padding is included, and batches with few tokens count too much": _mean(padded_by_batch),
+            "sentences have different lengths: every token counts alike, not every sentence": _mean(by_sequence),
+            "this is the mean of absolute values, expected the signed mean": real.abs().mean(0),
+            "this is a sum, expected a mean": real.sum(0),
+            "this is the mean over padding alone": torch.cat([H[mask == 0] for H, mask in batches]).mean(0),
+            "this is the last batch alone": by_batch[-1].mean(0),
+            "this is the first batch alone": by_batch[0].mean(0),
+            "the sum is divided by the number of sequences, not of tokens": real.sum(0) / len(by_sequence),
         }
-        for hint, value in hints.items():
-            if got == value != expected:
-                raise WrongAnswer(f"{where}: {hint}")
-        raise WrongAnswer(where)
+        close(got, real.mean(0), mistakes=hints)
+
+
+def _mean(parts: list[Tensor]) -> Tensor:
+    """The mean of means."""
+    return torch.stack([part.mean(0) for part in parts]).mean(0)
 
 
 @exercise("11.3")
-def _fit_scales(answer: Any) -> None:
-    for seed, (rows, tokens, N, d, ridge) in enumerate([(2, 6, 5, 3, 1e-3), (3, 5, 8, 6, 0.1), (4, 9, 7, 7, 1e-2)]):
-        H, W = normal(rows, tokens, N, seed=seed) + 0.3, normal(N, d, seed=seed + 20)
-        mask = torch.arange(N) % 3 != 1
-        lengths = torch.arange(rows) % (tokens - 2) + 2
-        real = torch.arange(tokens)[None] < lengths[:, None]
-        padded = torch.where(real[..., None], H, 3 * H.abs() + 1)
-
-        def fit(X: Tensor, rows: Tensor, target: Tensor, ridge: float = ridge, to: float = 1.0) -> Tensor:
-            A = torch.stack([torch.outer(h, w).flatten() for h, w in zip(X.T, rows, strict=True)], dim=1)
-            rho = ridge * A.square().sum(0).mean()
-            tall = torch.cat([A, rho.sqrt() * torch.eye(A.shape[1], dtype=A.dtype)])
-            pull = to * rho.sqrt() * torch.ones(A.shape[1], dtype=A.dtype)
-            found: Tensor = torch.linalg.lstsq(tall, torch.cat([target.flatten(), pull])).solution
-            return found
-
-        X, everything = padded[real], padded.flatten(0, 1)
-        left, kept = X[:, mask], W[mask]
-        expected = fit(left, kept, X @ W)
-        zeroed = torch.where(real[..., None], padded, 0.0).flatten(0, 1)
+def _best_neurons(answer: Any) -> None:
+    for seed, (layers, N, k) in enumerate([(3, 90, 110), (2, 20, 11), (4, 9, 20)]):
+        R2 = [(0.3 + n) * (0.5 + torch.rand(N, generator=_seed(10 * seed + n)).double()) for n in range(layers)]
+        D2 = [(0.4 + n) * normal(N, seed=50 + 10 * seed + n) + 0.3 * n for n in range(layers)]
+        got = answer([scores.clone() for scores in R2], [scores.clone() for scores in D2], k)
+        low, high = min(float(x.min()) for x in D2), max(float(x.max()) for x in D2)
+        scaled = [(x - x.min()) / (x.max() - x.min()) for x in D2]
+        product = [a * b for a, b in zip(R2, scaled, strict=True)]
+        expected = _best(product, k)
         hints = {
-            "all ones: the target is the output of all neurons, not of the kept ones": torch.ones(int(mask.sum())),
-            "padding is included": fit(everything[:, mask], kept, everything @ W),
-            "padding is included in the target too: use real tokens alone": fit(zeroed[:, mask], kept, everything @ W),
-            "the ridge pulls towards 1, not towards 0": fit(left, kept, X @ W, to=0.0),
-            "the ridge is missing": fit(left, kept, X @ W, ridge=0.0),
-            "these are scales of the pruned neurons: `mask` is true for the kept ones": _of_pruned(fit, X, W, mask),
-            "these are scales of all neurons, expected those of the kept ones": torch.ones(N),
+            "the normalization is within each layer, not over all layers": [
+                a * (x - low) / (high - low) for a, x in zip(R2, D2, strict=True)
+            ],
+            "D2 is not normalized": [a * x for a, x in zip(R2, D2, strict=True)],
+            "this is a z-score, expected smallest 0 and largest 1": [
+                a * (x - x.mean()) / x.std() for a, x in zip(R2, D2, strict=True)
+            ],
+            "D2 is divided by its largest entry, expected smallest 0 and largest 1": [
+                a * x / x.abs().max() for a, x in zip(R2, D2, strict=True)
+            ],
+            "the smallest D2 must become 0: subtract it": [
+                a * x / (x.max() - x.min()) for a, x in zip(R2, D2, strict=True)
+            ],
+            "the two scores are multiplied, not added": [a + b for a, b in zip(R2, scaled, strict=True)],
+            "only D2 is normalized, R2 is not": [
+                (a - a.min()) / (a.max() - a.min()) * b for a, b in zip(R2, scaled, strict=True)
+            ],
+            "this is R2 alone": R2,
+            "this is D2 alone": D2,
+            "this is D2 alone, normalized": scaled,
+            "the neurons with the lowest scores are kept, expected the highest": [-x for x in product],
         }
-        got = call(answer, padded, W, mask, real, ridge)
-        if isinstance(got, Tensor) and got.shape == (N,) and int(mask.sum()) != N:
-            raise WrongAnswer("your answer has an entry for every neuron, expected the kept ones alone, in their order")
-        close(got, expected, mistakes={hint: value.to(expected) for hint, value in hints.items()}, tol=1e-6)
+        wrong = {hint: _best(scores, k) for hint, scores in hints.items()}
+        wrong["all layers are one pool of k neurons, not k in each layer"] = [_best([x], min(k, N))[0] for x in product]
+        wrong["all layers are one pool, not k / layers in each"] = [_best([x], k // layers)[0] for x in product]
+        if got is None or not isinstance(got, list | tuple):
+            raise WrongAnswer(f"your answer is a {type(got).__name__}, expected a list with one mask for each layer")
+        if len(got) != layers:
+            raise WrongAnswer(f"your answer has {len(got)} masks, expected {layers}, one for each layer")
+        masks = [like(mask, mask_of, f"mask {n}") for n, (mask, mask_of) in enumerate(zip(got, expected, strict=True))]
+        if _same(masks, expected):
+            continue
+        why = [hint for hint, masks_of in wrong.items() if _same(masks, masks_of)]
+        count = sum(int(mask.sum()) for mask in masks)
+        said = f"{count} neurons are kept, expected {k}" if count != k else "other neurons are kept than expected"
+        raise WrongAnswer(f"{said}{': ' if why else ''}{', or: '.join(why)}")
 
 
-def _of_pruned(fit: Any, X: Tensor, W: Tensor, mask: Tensor) -> Tensor:
-    found: Tensor = fit(X[:, ~mask], W[~mask], X @ W)
-    return found
+def _best(scores: list[Tensor], k: int) -> list[Tensor]:
+    """Masks of the k highest of all scores."""
+    pool = torch.cat(scores)
+    kept = torch.zeros(len(pool), dtype=torch.bool).index_fill_(0, pool.argsort(descending=True, stable=True)[:k], True)
+    return list(kept.split([len(x) for x in scores]))
+
+
+def _same(masks: list[Tensor], others: list[Tensor]) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(masks, others, strict=True))
+
+
+def _seed(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)

@@ -34,6 +34,7 @@ from mvp_lite.course.figures.gradient_free import (
 from mvp_lite.course.figures.matrices import layer_history, matrix, scores_and_mask
 from mvp_lite.course.figures.mechanism import differing_states
 from mvp_lite.course.figures.movement import quadrants, survivors, trajectories, weights_leave, weights_moved
+from mvp_lite.course.figures.neurons import activations_by_token, representatives, scores_by_norm
 from mvp_lite.course.figures.results import recorded_bars, score_against_density, score_by_task, score_curves
 from mvp_lite.course.figures.score_gradient import computation_graph, loss_by_mask_and_score, weight_over_steps
 from mvp_lite.course.figures.selection import decided_before, errors_of_masks
@@ -47,6 +48,7 @@ __all__ = [
     "OKABE_ITO",
     "STYLE",
     "UNLABELED_STYLE",
+    "activations_by_token",
     "along_swap",
     "by_temperature",
     "choices",
@@ -85,6 +87,7 @@ __all__ = [
     "race",
     "recorded_bars",
     "removal",
+    "representatives",
     "row_counts",
     "runs",
     "save",
@@ -101,6 +104,7 @@ __all__ = [
     "scores_and_mask",
     "scores_and_threshold",
     "scores_by_iteration",
+    "scores_by_norm",
     "scores_measured",
     "shares",
     "show",
