@@ -66,7 +66,7 @@ def _represent(ax: Axes, rows: NDArray[Any], C: NDArray[Any], keep: int) -> None
         offset = (9, -3) if x >= middle[0] else (-9, -3)
         side = "left" if x >= middle[0] else "right"
         ax.annotate(f"{score:.2f}", (x, y), offset, textcoords="offset points", fontsize=8.5, ha=side)
-    ax.margins(0.16)
+    ax.margins(0.2)
 
 
 def scores_by_norm(norms: Any, scores: Any, copies: Any, ax: Axes | None = None) -> Axes:
@@ -119,6 +119,7 @@ def activations_by_token(activations: Any, real: Any, tokens: Sequence[str]) -> 
     if count < len(H):
         left.axvline(count - 0.5, color="#000000", linestyle="--")
     left.set_xticks(range(len(H)), tokens, rotation=60, ha="right", fontsize=9)
+    left.set_yticks(range(0, H.shape[1], 5))
     left.set_ylabel("neuron")
     left.grid(visible=False)
     places = range(H.shape[1])
