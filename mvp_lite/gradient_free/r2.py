@@ -44,9 +44,7 @@ def r2_scores(
     Raises:
         ValueError: W not a matrix of at least 2 rows, NaN, or an argument outside its range.
     """
-    C, iterations = r2_coefficients(
-        W, sigma=sigma, alpha=alpha, stop=stop, half=half, max_iterations=max_iterations
-    )
+    C, iterations = r2_coefficients(W, sigma=sigma, alpha=alpha, stop=stop, half=half, max_iterations=max_iterations)
     return C.diagonal().clone(), iterations
 
 

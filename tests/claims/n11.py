@@ -150,7 +150,9 @@ def _(batches, dense):
     assert all(torch.equal(a, b) for a, b in pairs)
 
 
-@claims.claim("$Q_{ii}=\\lVert w_i\\rVert^2\\sum_th_{ti}^2$ is the exact price of removing neuron $i$ alone.", above=True)
+@claims.claim(
+    "$Q_{ii}=\\lVert w_i\\rVert^2\\sum_th_{ti}^2$ is the exact price of removing neuron $i$ alone.", above=True
+)
 def _(Q, W, H, b):
     assert torch.allclose(Q.diagonal(), W.square().sum(1) * H.square().sum(0))
     mask = torch.ones(512, dtype=torch.float64)
@@ -369,7 +371,9 @@ def _(dense, batches, outgoing):
         assert scores.min() == 0 and scores.max() > 0.75 * r2_scores(rows, sigma=1.0)[0].max()
 
 
-@claims.claim("Normalize D2 by min-max within its layer, multiply, and keep the $k$ best neurons of all layers together.")
+@claims.claim(
+    "Normalize D2 by min-max within its layer, multiply, and keep the $k$ best neurons of all layers together."
+)
 def _(pruned, masks, k):
     assert k == 799 and all(torch.equal(a, b) for a, b in zip(masks, pruned.masks, strict=True))
 
