@@ -12,6 +12,17 @@ from mvp_lite.course.exercises.tools import WrongAnswer, call, close, exercise, 
 from mvp_lite.gradient_free.r2 import STOPS
 
 
+def _step(K: Tensor, C: Tensor) -> Tensor:
+    return C * (K / (K @ C)).sqrt()
+
+
+_WRONG_STEPS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "the root is missing": lambda K, C: C * K / (K @ C),
+    "the ratio is inverted: K over KC": lambda K, C: C * ((K @ C) / K).sqrt(),
+    "K C is a product of matrices, not entry by entry": lambda K, C: C / C.sqrt(),
+}
+
+
 @exercise("11.1")
 def _r2(answer: Any) -> None:
     for seed, (N, d, sigma, alpha) in enumerate([(6, 3, 1.0, 0.05), (9, 2, 0.6, 0.02), (5, 5, 2.5, 0.1)]):
@@ -24,9 +35,7 @@ def _r2(answer: Any) -> None:
         K = kernel(squares / (2 * sigma**2))
         expected = _diagonal(K, alpha)
         hints = {
-            "the root is missing": _diagonal(K, alpha, lambda C, K=K: C * K / (K @ C)),
-            "the ratio is inverted: K over KC": _diagonal(K, alpha, lambda C, K=K: C * ((K @ C) / K).sqrt()),
-            "K C is a product of matrices, not entry by entry": _diagonal(K, alpha, lambda C, K=K: C / C.sqrt()),
+            **{hint: _diagonal(K, alpha, step) for hint, step in _WRONG_STEPS.items()},
             "the kernel divides by 2 sigma^2, not by sigma^2": _diagonal(kernel(squares / sigma**2), alpha),
             "the kernel uses the squared distance": _diagonal(kernel(squares.sqrt() / (2 * sigma**2)), alpha),
             "the kernel compares rows of W, not columns": _of_columns(W, sigma, alpha),
@@ -46,7 +55,7 @@ def _r2(answer: Any) -> None:
 def _diagonal(
     K: Tensor,
     alpha: float,
-    step: Callable[[Tensor], Tensor] | None = None,
+    step: Callable[[Tensor, Tensor], Tensor] = _step,
     stop: str = "entrywise",
     start: float | None = None,
     back: int = 0,
@@ -55,11 +64,11 @@ def _diagonal(
     C = torch.full_like(K, start or 1.0 / len(K))
     path = [C]
     for _ in range(500):
-        path.append(step(path[-1]) if step else path[-1] * (K / (K @ path[-1])).sqrt())
+        path.append(step(K, path[-1]))
         if not bool(path[-1].isfinite().all()) or float(STOPS[stop](path[-1], path[-2])) <= alpha:
             break
     if back < 0:
-        path.append(path[-1] * (K / (K @ path[-1])).sqrt())
+        path.append(_step(K, path[-1]))
     return path[-1 - max(back, 0)].diagonal()
 
 
@@ -156,7 +165,7 @@ def _best(scores: list[Tensor], k: int) -> list[Tensor]:
     """Masks of the k highest of all scores."""
     pool = torch.cat(scores)
     kept = torch.zeros(len(pool), dtype=torch.bool).index_fill_(0, pool.argsort(descending=True, stable=True)[:k], True)
-    return list(kept.split([len(x) for x in scores]))
+    return list(torch.split(kept, [len(x) for x in scores]))
 
 
 def _same(masks: list[Tensor], others: list[Tensor]) -> bool:
