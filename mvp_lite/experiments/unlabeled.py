@@ -1,8 +1,8 @@
 """Pruning without labels on one task: methods x budgets x samples of unlabeled text, resumable.
 
 The dense model is fine-tuned once and kept in a folder; every run prunes and shrinks a copy of it, and scores that copy
-on the validation split, or on examples held out of train, to choose an option. Nothing is tuned. A sample of train is chosen with its seed; only methods that say so use its
-labels.
+on the validation split, or, to choose an option, on examples held out of train. Nothing is tuned. A sample of train is
+chosen with its seed; only methods that say so use its labels.
 """
 
 from __future__ import annotations
