@@ -84,7 +84,7 @@ def _(runs):
     assert sizes(mvp.shrink(runs["heads and neurons"].model)) == {"heads": [2] * 4, "neurons": [128] * 4}
 
 
-@claims.claim("whole rows of $W_1$ are zero, and the columns of $W_2$ with the *same numbers*", above=True)
+@claims.claim("whole rows of $W_1$ are zero, and so are the columns of $W_2$ with the *same numbers*", above=True)
 def _(runs):
     layer = runs["heads and neurons"].model.bert.encoder.layer[0]
     rows, columns = layer.intermediate.dense.weight.ne(0).any(dim=1), layer.output.dense.weight.ne(0).any(dim=0)

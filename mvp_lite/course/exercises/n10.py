@@ -163,7 +163,8 @@ def _attention(x: Tensor, W: Tensor, b: Tensor, W_O: Tensor, size: int) -> Tenso
     """Output of self-attention with heads of `size` rows each, without the output's bias."""
     Q, K, V = ((x @ w.T + bias).view(len(x), -1, size).transpose(0, 1) for w, bias in zip(W, b, strict=True))
     P = torch.softmax(Q @ K.transpose(1, 2) / size**0.5, dim=2)
-    return (P @ V).transpose(0, 1).reshape(len(x), -1) @ W_O.T
+    values: Tensor = (P @ V).transpose(0, 1).reshape(len(x), -1)
+    return values @ W_O.T
 
 
 def _which_heads(got: Any, W: Tensor, W_O: Tensor, heads: int, kept: Tensor) -> None:
