@@ -1,4 +1,4 @@
-"""Figures of structured pruning draw the data they are given: masks, points with quartiles, means with their range."""
+"""Figures of structured pruning draw the data they are given: masks, points with quartiles, runs with their means."""
 
 import numpy as np
 import pandas as pd
@@ -41,23 +41,26 @@ def test_speed_and_operations_draws_quartiles_and_what_was_hoped_for():
 
 
 def runs():
-    cells = [("toy/a", "movement", "weights", 0.1, 0, 60.0), ("toy/a", "movement", "weights", 0.1, 1, 80.0),
-             ("toy/a", "movement", "weights", 0.7, 0, 99.0), ("toy/a", "magnitude", "heads+neurons", 0.7, 0, 90.0),
-             ("toy/b", "magnitude", "blocks", 0.1, 0, 50.0)]  # fmt: skip
-    return pd.DataFrame(cells, columns=["task", "method", "groups", "density", "seed", "score"])
+    cells = [("toy/a", "movement", "weights", 800e3, 60.0), ("toy/a", "movement", "weights", 800e3, 80.0),
+             ("toy/a", "magnitude", "heads+neurons", 100e3, 90.0), ("toy/b", "magnitude", "blocks", 400e3, 50.0),
+             ("toy/b", "magnitude", "blocks", 600e3, 70.0)]  # fmt: skip
+    return pd.DataFrame(cells, columns=["task", "method", "groups", "parameters", "score"])
 
 
-def test_score_by_groups_draws_means_and_the_range_of_the_seeds():
-    axes = figures.score_by_groups(runs())
-    titles = [[ax.get_title() for ax in row] for row in axes]
-    assert titles == [["toy/a, movement", "toy/a, magnitude"], ["toy/b, movement", "toy/b, magnitude"]]
-    assert np.allclose(line(axes[0, 0], "single weights").get_xydata(), [[10, 70], [70, 99]])
-    (bars,) = axes[0, 0].containers
-    assert [segment[:, 1].tolist() for segment in bars.lines[2][0].get_segments()] == [[60, 80], [99, 99]]
-    assert np.allclose(line(axes[0, 1], "heads and neurons").get_xydata(), [[70 * 0.94, 90]])
-    assert not axes[1, 0].get_lines() and len(axes[1, 1].get_lines()) > 0
-    (legend,) = axes[0, 0].figure.legends
-    assert [text.get_text() for text in legend.get_texts()] == ["single weights", "blocks 8 x 8", "heads and neurons"]
+def test_score_against_size_draws_each_run_and_the_mean():
+    axes = figures.score_against_size(runs())
+    assert [ax.get_title() for ax in axes] == ["toy/a", "toy/b"]
+    weights = line(axes[0], "single weights, movement")
+    assert np.allclose(weights.get_xydata(), [[800 / 1.04, 60], [800 / 1.04, 80]])
+    assert weights.get_markerfacecolor() == weights.get_color()
+    blocks = line(axes[1], "blocks 8 x 8, magnitude")
+    assert np.allclose(blocks.get_xydata(), [[400 * 1.04, 50], [600 * 1.04, 70]])
+    assert blocks.get_markerfacecolor() == "none" and blocks.get_marker() != weights.get_marker()
+    means = [drawn.get_xydata().tolist() for drawn in axes[1].get_lines() if drawn.get_marker() == "_"]
+    assert np.allclose(means, [[[500 * 1.04, 60]]])
+    (legend,) = axes[0].figure.legends
+    labels = ["single weights, movement", "heads and neurons, magnitude", "blocks 8 x 8, magnitude"]
+    assert [text.get_text() for text in legend.get_texts()] == labels
 
 
 def test_groups_differ_without_color():
@@ -72,9 +75,9 @@ def test_groups_differ_without_color():
         (lambda: figures.group_masks({"x": torch.ones(3)}), r"masks\['x'\] has shape \(3,\)"),
         (lambda: figures.speed_and_operations(SPEED.drop(columns="low")), "lacks the column 'low'"),
         (lambda: figures.speed_and_operations(SPEED.assign(variant="sparse")), "variant='sparse': 'masked' or"),
-        (lambda: figures.score_by_groups(runs().assign(groups="rows")), "groups='rows': must be one of weights"),
-        (lambda: figures.score_by_groups(runs().assign(method="x")), "method='x': must be one of dense"),
-        (lambda: figures.score_by_groups(runs().drop(columns="seed")), "lacks the column 'seed'"),
+        (lambda: figures.score_against_size(runs().assign(groups="rows")), "groups='rows': must be one of weights"),
+        (lambda: figures.score_against_size(runs().assign(method="l0")), "method='l0': must be one of movement"),
+        (lambda: figures.score_against_size(runs().drop(columns="score")), "lacks the column 'score'"),
     ],
 )
 def test_what_cannot_be_drawn_is_named(draw, message):

@@ -1,41 +1,51 @@
 """Answers to the exercises of notebook 10: two right ones for each, and wrong ones that the checks must reject."""
 
-import math
-
 import torch
 
 
-def head_gradient_by_reshape(G, W, heads):
-    product = G * W
-    return torch.cat([product[:3], product[3].T[None]]).reshape(4, heads, -1).sum(dim=(0, 2))
+def gradient_by_index(parts, count):
+    total = torch.zeros(count, dtype=parts[0][0].dtype)
+    for G, W, group in parts:
+        total.index_add_(0, group.reshape(-1), (G * W).reshape(-1))
+    return total
 
 
-def head_gradient_by_loop(G, W, heads):
-    size = G.shape[1] // heads
-    found = torch.zeros(heads, dtype=G.dtype)
-    for head in range(heads):
-        mine = slice(head * size, (head + 1) * size)
-        for matrix in range(3):
-            found[head] += (G[matrix, mine] * W[matrix, mine]).sum()
-        found[head] += (G[3][:, mine] * W[3][:, mine]).sum()
-    return found
+def gradient_by_loop(parts, count):
+    return torch.stack([sum((G * W)[group == g].sum() for G, W, group in parts) for g in range(count)])
 
 
-def heads_with(arrange, reduce=lambda x: x.sum(dim=(0, 2))):
-    def gradient(G, W, heads):
-        stacked = arrange(G, W)
-        return reduce(stacked.reshape(len(stacked), heads, -1))
+def gradient_with(product=lambda G, W: G * W, parts=lambda parts: parts, end=lambda total, parts: total):
+    def gradient(given, count):
+        chosen = [(product(G, W), torch.ones_like(W), group) for G, W, group in parts(given)]
+        return end(gradient_by_index(chosen, count), given)
 
     return gradient
 
 
-def turned(product):
-    return torch.cat([product[:3], product[3].T[None]])
+def gradient_by_assignment(parts, count):
+    total = torch.zeros(count, dtype=parts[0][0].dtype)
+    for G, W, group in parts:
+        total[group] += G * W
+    return total
 
 
-def strided(G, W, heads):
-    product = turned(G * W)
-    return product.reshape(4, -1, heads, G.shape[1]).sum(dim=(0, 1, 3))
+def gradient_sums_first(parts, count):
+    G, W = (gradient_with(product)(parts, count) for product in (lambda G, W: G, lambda G, W: W))
+    return G * W
+
+
+def gradient_counted(parts, count):
+    return gradient_by_loop(parts, 1 + max(int(group.max()) for _, _, group in parts))
+
+
+def gradient_in_place(parts, count):
+    for G, W, _ in parts:
+        G *= W
+    return gradient_with(lambda G, W: G)(parts, count)
+
+
+def members(parts, count):
+    return gradient_with(lambda G, W: torch.ones_like(W))(parts, count).clamp(min=1)
 
 
 def shrink_by_index(W1, b1, W2):
@@ -71,41 +81,40 @@ def zeroed(W1, b1, W2):
     return W1[alive], b1[alive], W2[:, alive]
 
 
-def most_by_formula(width, head_size, heads, neurons, length, budget):
-    h = torch.arange(1, heads + 1, dtype=torch.float64)
-    head = 2 * length * width * 4 * head_size + 4 * length**2 * head_size
-    neuron = 4 * length * width
-    room = budget * (heads * head + neurons * neuron) - h * head
-    return torch.where(room < 0, -1.0, (room / neuron).floor().clamp(max=neurons)).long()
+def attention_by_mask(W, b, W_O, heads):
+    alive = W_O.ne(0).any(dim=0).view(heads, -1).any(dim=1)
+    kept = alive.repeat_interleave(W_O.shape[1] // heads)
+    return W[:, kept], b[:, kept], W_O[:, kept]
 
 
-def most_by_loop(width, head_size, heads, neurons, length, budget):
-    def cost(h, n):
-        return 2 * length * width * (4 * head_size * h + 2 * n) + 4 * length**2 * head_size * h
-
-    allowed, found = budget * cost(heads, neurons), []
-    for h in range(1, heads + 1):
-        n = -1
-        while n < neurons and cost(h, n + 1) <= allowed:
-            n += 1
-        found.append(n)
-    return found
+def attention_by_loop(W, b, W_O, heads):
+    size, rows = W_O.shape[1] // heads, []
+    for h in range(heads):
+        mine = list(range(h * size, (h + 1) * size))
+        if W_O[:, mine].abs().max() > 0:
+            rows += mine
+    return torch.stack([w[rows] for w in W]), torch.stack([one[rows] for one in b]), W_O[:, rows]
 
 
-def most(head=None, neuron=None, round=math.floor, cap=True, floor=-1, first=1, share=None):
-    def answer(width, head_size, heads, neurons, length, budget):
-        h_cost = (head or (lambda w, d, s: 8 * s * w * d + 4 * s * s * d))(width, head_size, length)
-        n_cost = neuron(width, length) if neuron else 4 * length * width
-        dense = (share or (lambda a, b: a + b))(heads * h_cost, neurons * n_cost)
-        found = []
-        for h in range(first, first + heads):
-            room = budget * dense - h * h_cost
-            n = round(room / n_cost)
-            n = min(n, neurons) if cap else n
-            found.append(floor if room < 0 else n)
-        return torch.tensor(found)
+def attention_with(alive=None, kept=None, end=lambda W, b, W_O, kept: (W[:, kept], b[:, kept], W_O[:, kept])):
+    """The right answer with a part of it replaced: which heads are alive, which rows those are, what is returned."""
 
-    return answer
+    def shrink(W, b, W_O, heads):
+        size = W_O.shape[1] // heads
+        columns = W_O.view(len(W_O), heads, size)
+        found = alive(W, columns, heads) if alive else columns.ne(0).any(dim=2).any(dim=0)
+        return end(W, b, W_O, kept(found, W_O, size) if kept else found.repeat_interleave(size))
+
+    return shrink
+
+
+def values(W, heads):
+    return W[2].ne(0).view(heads, -1).any(dim=1)
+
+
+def attention_in_place(W, b, W_O, heads):
+    b *= W_O.ne(0).any(dim=0)
+    return attention_by_mask(W, b, W_O, heads)
 
 
 def stub(*_):
@@ -113,27 +122,29 @@ def stub(*_):
 
 
 RIGHT = {
-    "10.1": [head_gradient_by_reshape, head_gradient_by_loop],
+    "10.1": [gradient_by_index, gradient_by_loop],
     "10.2": [shrink_by_index, shrink_by_loop],
-    "10.3": [most_by_formula, most_by_loop],
+    "10.3": [attention_by_mask, attention_by_loop],
 }
 
 WRONG = {
     "10.1": {
         "stub": stub,
-        "output by rows": heads_with(lambda G, W: G * W),
-        "all by columns": heads_with(lambda G, W: (G * W).transpose(1, 2)),
-        "rows and columns exchanged": heads_with(lambda G, W: torch.cat([(G * W)[:3].transpose(1, 2), (G * W)[3:]])),
-        "output forgotten": heads_with(lambda G, W: (G * W)[:3]),
-        "output alone": heads_with(lambda G, W: (G * W)[3].T[None]),
-        "every heads-th row": strided,
-        "mean": heads_with(lambda G, W: turned(G * W), lambda x: x.mean(dim=(0, 2))),
-        "mean of the matrices": heads_with(lambda G, W: turned(G * W), lambda x: x.sum(dim=2).mean(dim=0)),
-        "G alone": heads_with(lambda G, W: turned(G)),
-        "W alone": heads_with(lambda G, W: turned(W)),
-        "sign": lambda G, W, heads: -head_gradient_by_reshape(G, W, heads),
-        "each matrix": heads_with(lambda G, W: turned(G * W), lambda x: x.sum(dim=2)),
-        "in place": lambda G, W, heads: head_gradient_by_reshape(G.mul_(W), torch.ones_like(W), heads),
+        "mean": lambda parts, count: gradient_by_index(parts, count) / members(parts, count),
+        "G alone": gradient_with(lambda G, W: G),
+        "W alone": gradient_with(lambda G, W: W),
+        "absolute products": gradient_with(lambda G, W: (G * W).abs()),
+        "sums first": gradient_sums_first,
+        "one weight a group": gradient_by_assignment,
+        "sign": lambda parts, count: -gradient_by_index(parts, count),
+        "first matrix": gradient_with(parts=lambda parts: parts[:1]),
+        "last matrix": gradient_with(parts=lambda parts: parts[-1:]),
+        "mean of the matrices": gradient_with(end=lambda total, parts: total / len(parts)),
+        "groups that occur": gradient_counted,
+        "of each weight": lambda parts, count: parts[0][0] * parts[0][1],
+        "a list": lambda parts, count: gradient_by_index(parts, count).tolist(),
+        "in place": gradient_in_place,
+        "parts consumed": lambda parts, count: gradient_by_index([parts.pop() for _ in range(len(parts))], count),
     },
     "10.2": {
         "stub": stub,
@@ -155,16 +166,63 @@ WRONG = {
     },
     "10.3": {
         "stub": stub,
-        "no products of attention": most(head=lambda w, d, s: 8 * s * w * d),
-        "rounded up": most(round=math.ceil),
-        "nearest": most(round=round),
-        "not capped": most(cap=False),
-        "0 over the budget": most(floor=0),
-        "one matrix a neuron": most(neuron=lambda w, s: 2 * s * w),
-        "of the neurons alone": most(share=lambda a, b: b),
-        "from 0 heads": most(first=0),
-        "three maps a head": most(head=lambda w, d, s: 6 * s * w * d + 4 * s * s * d),
-        "one product of attention": most(head=lambda w, d, s: 8 * s * w * d + 2 * s * s * d),
-        "a number": lambda *_: 5,
+        "nothing removed": lambda W, b, W_O, heads: (W, b, W_O),
+        "single columns": attention_with(kept=lambda alive, W_O, size: W_O.ne(0).any(dim=0)),
+        "any zero column": attention_with(lambda W, columns, heads: columns.ne(0).any(dim=0).all(dim=1)),
+        "any zero": attention_with(lambda W, columns, heads: columns.ne(0).all(dim=2).all(dim=0)),
+        "values": attention_with(lambda W, columns, heads: values(W, heads)),
+        "values and columns": attention_with(
+            lambda W, columns, heads: values(W, heads) & columns.ne(0).any(dim=2).any(dim=0)
+        ),
+        "the dead": attention_with(lambda W, columns, heads: columns.eq(0).all(dim=2).all(dim=0)),
+        "rows of the output": attention_with(
+            lambda W, columns, heads: columns.reshape(heads, -1).ne(0).any(dim=1),
+        ),
+        "repeat": attention_with(kept=lambda alive, W_O, size: alive.repeat(size)),
+        "first biases": attention_with(end=lambda W, b, W_O, kept: (W[:, kept], b[:, : kept.sum()], W_O[:, kept])),
+        "first rows": attention_with(end=lambda W, b, W_O, kept: (W[:, : kept.sum()], b[:, kept], W_O[:, kept])),
+        "whole bias": attention_with(end=lambda W, b, W_O, kept: (W[:, kept], b, W_O[:, kept])),
+        "no biases": attention_with(end=lambda W, b, W_O, kept: (W[:, kept], 0 * b[:, kept], W_O[:, kept])),
+        "rows of W_O": attention_with(end=lambda W, b, W_O, kept: (W[:, kept], b[:, kept], W_O[kept])),
+        "inputs removed": attention_with(end=lambda W, b, W_O, kept: (W[:, :, kept], b[:, kept], W_O[:, kept])),
+        "two of three": lambda *a: attention_by_mask(*a)[:2],
+        "in place": attention_in_place,
+    },
+}
+
+#: Exercise -> wrong answer -> what its author reads; None: only what differs, and where.
+SAID = {
+    "10.1": {
+        "mean": "the mean over each group, expected the sum$",
+        "G alone": "multiply by W before you add$",
+        "one weight a group": "adds only one weight of each group",
+        "first matrix": "only the first matrix is counted$",
+        "last matrix": "only the last matrix is counted$",
+        "mean of the matrices": "the mean over the matrices: add them$",
+        "sums first": "multiply each G by its own W",
+        "groups that occur": r"has shape \(4,\), expected \(5,\)",
+        "in place": "argument number 1 in place",
+        "parts consumed": "argument number 1 in place",
+    },
+    "10.2": {
+        "rows": "select by columns of W2",
+        "rows and columns": "it stays$",
+        "any zero": r"\*all\* entries of its column",
+        "first biases": "the first biases, not those of the neurons that stay$",
+        "no biases": "the biases are missing$",
+        "nothing removed": "all 7 neurons are still there",
+    },
+    "10.3": {
+        "nothing removed": "all 5 heads are still there",
+        "single columns": "a head stays or goes as a whole",
+        "any zero column": r"\*all\* of its columns are zero",
+        "values": "still adds a constant$",
+        "values and columns": "still adds a constant$",
+        "the dead": "the dead heads, expected the others$",
+        "repeat": "repeat_interleave, not repeat$",
+        "first biases": "the first biases, not those of the heads that stay$",
+        "first rows": "the first rows of W, not those of the heads that stay$",
+        "no biases": "the biases are missing$",
+        "rows of W_O": r"W_O has shape \(9, 15\), expected \(15, 9\)",
     },
 }

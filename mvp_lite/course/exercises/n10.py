@@ -1,4 +1,4 @@
-"""Checks of notebook 10: the gradient of a head's score, an FFN without dead neurons, neurons within a budget."""
+"""Checks of notebook 10: the gradient of a shared score, an FFN and an attention layer without dead units."""
 
 from __future__ import annotations
 
@@ -9,35 +9,62 @@ from torch import Tensor
 
 from mvp_lite.course.exercises.tools import WrongAnswer, call, close, exercise, like, normal
 
+#: (G, W, group) of one matrix
+Part = tuple[Tensor, Tensor, Tensor]
+
 
 @exercise("10.1")
-def _head_gradient(answer: Any) -> None:
-    for seed, (width, heads) in enumerate([(6, 2), (12, 3), (8, 8)]):
-        G, W = normal(4, width, width, seed=seed), normal(4, width, width, seed=seed + 10)
-        head_size, product = width // heads, G * W
-        rows = product.view(4, heads, head_size, width).sum(dim=(2, 3))
-        columns = product.view(4, width, heads, head_size).sum(dim=(1, 3))
-        strided = product.view(4, head_size, heads, width).sum(dim=(1, 3))
-        strided_columns = product.view(4, width, head_size, heads).sum(dim=(1, 2))
-        expected = rows[:3].sum(dim=0) + columns[3]
-        weights = torch.cat([W[:3], W[3].T[None]]).view(4, heads, -1).sum(dim=(0, 2))
-        hints = {
-            "in the output matrix a head has columns, not rows": rows.sum(dim=0),
-            "rows and columns are exchanged: a head has columns in the output matrix alone": columns[:3].sum(dim=0)
-            + rows[3],
-            "the output matrix is missing": rows[:3].sum(dim=0),
-            "the score of a head acts on all four matrices, not on the output matrix alone": columns[3],
-            "a head has adjacent rows: rows 0 to width/heads - 1 are the first head": strided[:3].sum(dim=0)
-            + strided_columns[3],
-            "this is the mean over the entries of a head, expected their sum": expected / (4 * head_size * width),
-            "this is the mean over the four matrices: add them": expected / 4,
-            "this is G alone: multiply by W before you add": torch.cat([G[:3], G[3].T[None]])
-            .view(4, heads, -1)
-            .sum(dim=(0, 2)),
-            "this is W alone: multiply by G before you add": weights,
-            "the sign is wrong": -expected,
+def _group_gradient(answer: Any) -> None:
+    block = torch.arange(4).view(2, 2).repeat_interleave(3, dim=0).repeat_interleave(2, dim=1)  # (6, 4)
+    neuron, head = torch.arange(5), torch.arange(2).repeat_interleave(3)
+    rows = [head[:, None].expand(6, 6)] * 3
+    cases = [([block], 4), ([neuron[:, None].expand(5, 3), neuron.expand(2, 5)], 5), ([*rows, head.expand(6, 6)], 2)]
+    cases += [([torch.tensor([[3, 0], [0, 1]])], 5)]  # two groups without a weight
+    for seed, (groups, count) in enumerate(cases):
+        parts = [
+            (normal(*group.shape, seed=20 * seed + n), normal(*group.shape, seed=20 * seed + n + 10), group)
+            for n, group in enumerate(groups)
+        ]
+        given = [(G.clone(), W.clone(), group.clone()) for G, W, group in parts]
+        got = call(answer, given, count)
+        if len(given) != len(parts) or not all(
+            torch.equal(a, b) for mine, own in zip(given, parts, strict=True) for a, b in zip(mine, own, strict=True)
+        ):
+            raise WrongAnswer("your function changes its argument number 1 in place: work on a copy")
+        _check_sums(got, parts, count)
+
+
+def _check_sums(got: Any, parts: list[Part], count: int) -> None:
+    def added(values: list[Tensor]) -> Tensor:
+        total = torch.zeros(count, dtype=torch.float64)
+        for value, (_, _, group) in zip(values, parts, strict=True):
+            total.index_add_(0, group.flatten(), value.flatten())
+        return total
+
+    products = [G * W for G, W, _ in parts]
+    nothing = [torch.zeros_like(product) for product in products]
+    expected = added(products)
+    overwritten = torch.zeros(count, dtype=torch.float64)
+    for product, (_, _, group) in zip(products, parts, strict=True):
+        overwritten[group.flatten()] += product.flatten()
+    members = added([torch.ones_like(product) for product in products]).clamp(min=1.0)
+    hints = {
+        "this is the mean over each group, expected the sum": expected / members,
+        "this is G alone: multiply by W before you add": added([G for G, _, _ in parts]),
+        "this is W alone: multiply by G before you add": added([W for _, W, _ in parts]),
+        "add the products with their signs, not their absolute values": added([product.abs() for product in products]),
+        "multiply each G by its own W, and add afterwards": added([G for G, _, _ in parts])
+        * added([W for _, W, _ in parts]),
+        "total[group] += … adds only one weight of each group: index_add_ adds all": overwritten,
+        "the sign is wrong: expected the gradient, not the step": -expected,
+    }
+    if len(parts) > 1:
+        hints |= {
+            "only the first matrix is counted": added([products[0], *nothing[1:]]),
+            "only the last matrix is counted": added([*nothing[:-1], products[-1]]),
+            "this is the mean over the matrices: add them": expected / len(parts),
         }
-        close(call(answer, G, W, heads), expected, mistakes=hints)
+    close(got, expected, mistakes=hints)
 
 
 @exercise("10.2")
@@ -97,38 +124,68 @@ def _sizes(got: Any, W1: Tensor, W2: Tensor, alive: Tensor) -> None:
 
 
 @exercise("10.3")
-def _most_neurons(answer: Any) -> None:
-    for width, head_size, heads, neurons, length, budget in [
-        (64, 16, 4, 100, 200, 0.45),  # the first: here each of the mistakes below gives other numbers
-        (128, 32, 4, 512, 24, 0.5),
-        (768, 64, 12, 3072, 128, 0.6),
-        (96, 8, 12, 384, 7, 1.0),
-    ]:
-        per_head, per_neuron = 8 * length * width * head_size + 4 * length**2 * head_size, 4 * length * width
-        linear = 8 * length * width * head_size
-
-        def most(h_cost: float, n_cost: float, room: float | None = None) -> Tensor:
-            total = budget * (heads * h_cost + neurons * n_cost) if room is None else room  # noqa: B023
-            return (total - h_cost * torch.arange(1, heads + 1).double()) / n_cost  # noqa: B023
-
-        exact = most(per_head, per_neuron)
-        hints = {
-            "attention's two products, 4 s^2 d_h a head, are missing": _clip(most(linear, per_neuron), neurons),
-            "this goes over the budget: round down": _clip(exact.ceil(), neurons, exact < 0),
-            "more neurons than the layer has: at most all of them": _clip(exact, 10**9),
-            "expected -1 where the heads alone exceed the budget": _clip(exact, neurons).clamp(min=0),
-            "a neuron has a row and a column: 4 s d operations": _clip(most(per_head, per_neuron / 2), neurons),
-            "the budget is a share of all operations of the dense layer, heads and neurons": _clip(
-                most(per_head, per_neuron, room=budget * neurons * per_neuron), neurons
-            ),
-            "the number of heads starts at 1, not at 0": _clip(exact + per_head / per_neuron, neurons),
+def _shrink_attention(answer: Any) -> None:
+    for seed, (heads, size) in enumerate([(5, 3), (4, 2), (6, 4)]):
+        width = heads * size
+        W, b = normal(3, width, width, seed=seed), normal(3, width, seed=seed + 10)
+        W_O = normal(width, width, seed=seed + 20)
+        columns = W_O.view(width, heads, size)
+        columns[:, [0, 2]] = 0.0  # dead; the first too, so that the first rows are a wrong answer
+        columns[:, 3, 0] = 0.0  # alive: its other columns are not zero
+        W.view(3, heads, size, width)[2, 1:4] = 0.0  # no values; the biases of those that are alive still count
+        W_O[:, -1] *= 1e-6
+        got = call(answer, W, b, W_O, heads)
+        if not isinstance(got, tuple | list) or len(got) != 3:
+            raise WrongAnswer("expected a tuple of three tensors, W, b and W_O")
+        kept = W_O.ne(0).any(dim=0).view(heads, size).any(dim=1).repeat_interleave(size)
+        _which_heads(got, W, W_O, heads, kept)
+        for name, mine, right in zip(("W", "b", "W_O"), got, (W[:, kept], b[:, kept], W_O[:, kept]), strict=True):
+            like(mine, right, name)
+        x = normal(5, width, seed=seed + 30)
+        out = _attention(x, got[0].double(), got[1].double(), got[2].double(), size)
+        if any(part.dtype == torch.float32 for part in got):
+            out = out.float()
+        scattered = kept.view(heads, size).any(dim=1).repeat(size)
+        wrong = {
+            "these are the first biases, not those of the heads that stay": (W[:, kept], b[:, : got[1].shape[1]]),
+            "the biases are missing": (W[:, kept], torch.zeros_like(b[:, kept])),
+            "these are the first rows of W, not those of the heads that stay": (W[:, : got[0].shape[1]], b[:, kept]),
         }
-        got = call(answer, width, head_size, heads, neurons, length, budget)
-        if isinstance(got, list | tuple) and all(isinstance(n, int | float) for n in got):
-            got = torch.tensor(got)
-        close(got, _clip(exact, neurons), mistakes=hints)
+        hints = {hint: _attention(x, *both, W_O[:, kept], size) for hint, both in wrong.items()}
+        hints["the rows of a head are neighbors: repeat_interleave, not repeat"] = _attention(
+            x, W[:, scattered], b[:, scattered], W_O[:, scattered], size
+        )
+        expected = _attention(x, W[:, kept], b[:, kept], W_O[:, kept], size)
+        close(out, expected, mistakes=hints, what="the output of your smaller attention layer")
 
 
-def _clip(numbers: Tensor, most: int, over_budget: Tensor | None = None) -> Tensor:
-    found = (numbers + 1e-9).floor().clamp(max=most)
-    return torch.where(numbers < 0 if over_budget is None else over_budget, -1.0, found)
+def _attention(x: Tensor, W: Tensor, b: Tensor, W_O: Tensor, size: int) -> Tensor:
+    """Output of self-attention with heads of `size` rows each, without the output's bias."""
+    Q, K, V = ((x @ w.T + bias).view(len(x), -1, size).transpose(0, 1) for w, bias in zip(W, b, strict=True))
+    P = torch.softmax(Q @ K.transpose(1, 2) / size**0.5, dim=2)
+    values: Tensor = (P @ V).transpose(0, 1).reshape(len(x), -1)
+    return values @ W_O.T
+
+
+def _which_heads(got: Any, W: Tensor, W_O: Tensor, heads: int, kept: Tensor) -> None:
+    """Raise for mistakes in the choice of the rows."""
+    left, size = got[0], len(kept) // heads
+    if not isinstance(left, Tensor) or left.dim() != 3 or left.shape[1] == int(kept.sum()):
+        return
+    columns = W_O.ne(0).any(dim=0)
+    whole, values = columns.view(heads, size).all(dim=1), W[2].ne(0).view(heads, -1).any(dim=1)
+    by_values = "select by the columns of W_O: a head whose value rows are zero still adds a constant"
+    likely = [
+        (torch.ones_like(kept), f"all {heads} heads are still there: leave out those with only zeros in W_O"),
+        (columns, "a head stays or goes as a whole: it stays if any of its columns is not zero"),
+        (whole.repeat_interleave(size), "a head is dead if *all* of its columns are zero, not if one of them is"),
+        (values.repeat_interleave(size), by_values),
+        (values.repeat_interleave(size) & kept, by_values),
+        (~kept, "these are the dead heads, expected the others"),
+    ]
+    for chosen, hint in likely:
+        if left.shape[1] == int(chosen.sum()) and torch.allclose(left.double(), W[:, chosen]):
+            raise WrongAnswer(hint)
+    raise WrongAnswer(
+        f"W has {left.shape[1]} rows for each map, expected {int(kept.sum())}: {size} for each head that stays"
+    )

@@ -38,7 +38,7 @@ from mvp_lite.course.figures.neurons import activations_by_token, representative
 from mvp_lite.course.figures.results import recorded_bars, score_against_density, score_by_task, score_curves
 from mvp_lite.course.figures.score_gradient import computation_graph, loss_by_mask_and_score, weight_over_steps
 from mvp_lite.course.figures.selection import decided_before, errors_of_masks
-from mvp_lite.course.figures.structure import group_masks, score_by_groups, speed_and_operations
+from mvp_lite.course.figures.structure import group_masks, score_against_size, speed_and_operations
 from mvp_lite.course.figures.style import METHOD_STYLE, OKABE_ITO, STYLE, save, show
 from mvp_lite.course.figures.swaps import along_swap, first_and_true, loss_and_swaps, overtaking, race
 from mvp_lite.course.figures.training import schedules, training
@@ -96,8 +96,8 @@ __all__ = [
     "score_against_dial",
     "score_against_operations",
     "score_against_parameters",
+    "score_against_size",
     "score_against_weight",
-    "score_by_groups",
     "score_by_task",
     "score_curves",
     "score_histograms",

@@ -1,7 +1,8 @@
-"""Figures of structured pruning: masks of groups, speed of smaller models, scores by choice of groups."""
+"""Figures of structured pruning: masks of groups, speed of smaller models, score and size by choice of groups."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,9 +14,9 @@ from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
 from mvp_lite.course.arguments import require_columns, require_known
-from mvp_lite.course.figures.style import METHOD_STYLE, Look, axes_or_new, log_axis
+from mvp_lite.course.figures.style import METHOD_STYLE, Look, axes_or_new, log_axis, shared_legend
 
-__all__ = ["GROUP_STYLE", "group_masks", "score_by_groups", "speed_and_operations"]
+__all__ = ["GROUP_STYLE", "group_masks", "score_against_size", "speed_and_operations"]
 
 GROUP_STYLE: dict[str, Look] = {
     "weights": Look("single weights", "#000000", "o", "-"),
@@ -24,8 +25,6 @@ GROUP_STYLE: dict[str, Look] = {
     "heads+neurons": Look("heads and neurons", "#0072B2", "^", "-."),
     "neurons": Look("neurons alone", "#009E73", "v", ":"),
 }
-#: Factors on the density that keep the lines of different groups from covering each other.
-_OFFSETS = (1.0, 1.06, 1.12, 0.94, 0.88)
 
 
 def group_masks(masks: Mapping[str, torch.Tensor]) -> NDArray[Any]:
@@ -86,42 +85,39 @@ def speed_and_operations(runs: pd.DataFrame, ax: Axes | None = None) -> Axes:
     return ax
 
 
-def score_by_groups(runs: pd.DataFrame) -> NDArray[Any]:
-    """Score against the fraction of the encoder's weights kept; a panel for each task (row) and method (column).
+def score_against_size(runs: pd.DataFrame) -> NDArray[Any]:
+    """Score against the parameters that remain (thousands, logarithmic); a panel for each task, a dot for each run.
 
-    A line for each choice of groups through the means over seeds, and a bar from the lowest to the highest seed. Lines
-    are shifted a little against each other.
+    Markers tell the groups apart; filled ones are movement, open ones magnitude. A bar marks the mean of the seeds. The
+    methods are shifted by 4 percent to the left and to the right, so that equal sizes do not cover each other.
 
     Args:
-        runs: columns task, method, groups, density (fraction of the encoder's weights), seed, score (percent).
+        runs: columns task, method ("movement" or "magnitude"), groups, parameters, score (percent).
 
     Raises:
         ValueError: a missing column, unknown groups or method.
     """
-    require_columns("runs", runs, "task", "method", "groups", "density", "seed", "score")
+    require_columns("runs", runs, "task", "method", "groups", "parameters", "score")
     require_known("groups", runs["groups"].unique(), GROUP_STYLE)
-    require_known("method", runs["method"].unique(), METHOD_STYLE)
-    tasks, methods = (list(dict.fromkeys(runs[name])) for name in ("task", "method"))
-    size = (3.6 * len(methods) + 0.4, 2.5 * len(tasks) + 0.7)
-    figure, grid = plt.subplots(len(tasks), len(methods), figsize=size, sharex=True, sharey="row", squeeze=False)
-    drawn: dict[str, Any] = {}
-    for (row, column), ax in np.ndenumerate(grid):
-        here = runs[(runs["task"] == tasks[row]) & (runs["method"] == methods[column])]
-        for (name, look), offset in zip(GROUP_STYLE.items(), _OFFSETS, strict=True):
-            mine = here[here["groups"] == name].groupby("density")["score"].agg(["mean", "min", "max"])
+    shifts = {"movement": 1 / 1.04, "magnitude": 1.04}
+    require_known("method", runs["method"].unique(), shifts)
+    tasks = list(dict.fromkeys(runs["task"]))
+    size = (4.3 * len(tasks) + 0.4, 3.9)
+    _, grid = plt.subplots(1, len(tasks), figsize=size, sharex=True, sharey=True, squeeze=False)
+    axes: NDArray[Any] = grid[0]
+    for task, ax in zip(tasks, axes, strict=True):
+        for (groups, look), (method, shift) in itertools.product(GROUP_STYLE.items(), shifts.items()):
+            mine = runs[(runs["task"] == task) & (runs["groups"] == groups) & (runs["method"] == method)]
             if mine.empty:
                 continue
-            where = 100 * offset * mine.index.to_numpy()
-            (drawn[look.label],) = ax.plot(where, mine["mean"], label=look.label, **look.curve)
-            reach = np.stack([mine["mean"] - mine["min"], mine["max"] - mine["mean"]])
-            ax.errorbar(where, mine["mean"], yerr=reach, fmt="none", ecolor=look.color, alpha=0.45, elinewidth=3)
-        ax.set_title(f"{tasks[row]}, {METHOD_STYLE[methods[column]].label}")
-    ticks = sorted({100 * value for value in runs["density"]})
-    for ax in grid[-1]:
-        log_axis(ax, ticks)
-        ax.set_xlabel("encoder weights kept (%)")
-    for ax in grid[:, 0]:
-        ax.set_ylabel("score (%)")
-    order = [look.label for look in GROUP_STYLE.values() if look.label in drawn]
-    figure.legend([drawn[label] for label in order], order, loc="outside lower center", ncols=min(4, len(order)))
-    return grid
+            x, color = shift * mine["parameters"] / 1000, METHOD_STYLE[method].color
+            label = f"{look.label}, {METHOD_STYLE[method].label}"
+            fill = color if method == "movement" else "none"
+            ax.plot(x, mine["score"], look.marker, color=color, markerfacecolor=fill, markersize=8, label=label)
+            ax.plot([x.mean()], [mine["score"].mean()], "_", color=color, markersize=24)
+        ax.set_title(task)
+        log_axis(ax, [100, 200, 400, 800])
+        ax.set_xlabel("parameters (thousands)")
+    axes[0].set_ylabel("score (%)")
+    shared_legend(axes, "outside lower center", 3)
+    return axes
