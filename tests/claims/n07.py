@@ -213,7 +213,7 @@ def _():
     assert constant.dropna().round(1).unique().tolist() == [50.9]
 
 
-@claims.claim("on average they are within 2 points of magnitude in all four lines", above=True)
+@claims.claim("their means are within 2 points of magnitude in all four lines", above=True)
 def _(by_steps):
     mean = by_steps[by_steps["method"] == OURS].groupby(["source", "steps"])["lead"].mean()
     assert mean.abs().max() < 2 and len(mean) == 4 and mean.index.get_level_values("steps").max() < 1000
@@ -430,7 +430,7 @@ def _():
         assert tuning.groupby(["task", "method", "density"])["lr"].nunique().min() >= 3, name
 
 
-@claims.claim("movement from magnitude in short runs of ours at 3 %", above=True)
+@claims.claim("movement from magnitude in our short ones", above=True)
 def _(toy):
     scores = analysis.average_over_tasks(toy[toy["density"] == 0.03]).groupby("method")["score"].mean()
     assert scores.idxmax() == OURS
