@@ -131,7 +131,8 @@ def score_curves(
 def leads_by_steps(leads: pd.DataFrame, titles: Mapping[str, str] | None = None) -> NDArray[Any]:
     """Lead of each method over another against the length of the run (logarithmic): a panel for each method.
 
-    In a panel, a line with markers of its own for each source joins the means over seeds; each seed is a small dot.
+    In a panel, a line with markers of its own for each source joins the means over seeds; each seed is a small marker,
+    moved a little to the right. Sources are in the order of their shortest runs.
 
     Args:
         leads: columns method, source, steps and lead (points), a row for each seed.
@@ -143,19 +144,19 @@ def leads_by_steps(leads: pd.DataFrame, titles: Mapping[str, str] | None = None)
     require_columns("leads", leads, "method", "source", "steps", "lead")
     if leads.empty:
         raise ValueError("leads holds no row")
-    methods, sources = leads["method"].unique(), list(leads["source"].unique())
+    methods, sources = leads["method"].unique(), list(leads.sort_values("steps", kind="stable")["source"].unique())
     require_known("method", methods, METHOD_STYLE)
     _, grid = plt.subplots(1, len(methods), figsize=(3.0 * len(methods) + 0.8, 3.7), sharey=True, squeeze=False)
     axes: NDArray[Any] = grid[0]
     low, high = leads["steps"].min(), leads["steps"].max()
     for ax, method in zip(axes, methods, strict=True):
         ax.axhline(0, color="#000000", linewidth=0.9)
-        for source, rows in leads[leads["method"] == method].groupby("source", sort=False):
-            look = curve_style(sources.index(source))
-            means = rows.groupby("steps")["lead"].mean()
+        for place, source in enumerate(sources):
+            rows = leads[(leads["method"] == method) & (leads["source"] == source)]
+            means, look = rows.groupby("steps")["lead"].mean(), curve_style(place)
             ax.plot(means.index, means, label=source, **look)
-            dots = look | {"linestyle": "", "marker": ".", "alpha": 0.6}
-            ax.plot(rows["steps"], rows["lead"], label="_one seed", **dots)
+            dots = look | {"linestyle": "", "markersize": 3.5, "alpha": 0.5}
+            ax.plot(1.12 ** (place + 1) * rows["steps"], rows["lead"], label="_one seed", **dots)
         log_axis(ax, [10.0**power for power in range(6) if low / 10 < 10**power < 10 * high])
         ax.set_xlim(low / 2, 2 * high)
         ax.set_title((titles or {}).get(method, METHOD_STYLE[method].label))
