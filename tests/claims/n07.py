@@ -178,10 +178,11 @@ def _(same):
     assert scores["lr"][["soft_movement", "magnitude"]].tolist() == [1e-3, 3e-3]
 
 
-@claims.claim("After 100 both methods stand at about 60 %.", above=True)
+@claims.claim("it ends near 60 %, like magnitude, or still at chance level", above=True)
 def _(after):
-    assert after["100 steps, live"].between(52, 70).all()
-    assert abs(after["100 steps, live"].diff().iloc[1]) < 10 < 25 < after["300 steps, recorded"].diff().iloc[1]
+    magnitude, soft = after["100 steps, live"][["magnitude", "soft_movement"]]
+    assert 52 < magnitude < 70 and (52 < soft < 70 or 30 < soft < 36) and soft < magnitude + 8
+    assert after["300 steps, recorded"].diff().iloc[1] > 25
 
 
 @claims.claim("We add the toy after 900 steps (three seeds, tuned again)")
