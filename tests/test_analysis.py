@@ -63,6 +63,17 @@ def test_crossings_against_points_worked_out_by_hand():
     assert analysis.crossings([0.5], [1], [2]).size == 0
 
 
+def test_a_crossing_is_left_out_where_the_curves_stay_close():
+    density, lead, zero = [0.01, 0.03, 0.1, 0.3, 0.9], np.array([7.0, 1.5, -2.0, -2.5, 0.3]), np.zeros(5)
+    both = analysis.crossings(density, lead, zero)
+    assert len(both) == 2
+    np.testing.assert_array_equal(analysis.crossings(density, lead, zero, apart=2.5), both[:1])
+    np.testing.assert_array_equal(analysis.crossings(density, zero, lead, apart=0.3), both)
+    assert analysis.crossings(density, lead, zero, apart=2.6).size == 0
+    tie = analysis.crossings([0.1, 0.2, 0.4], [-3, 0, 2], [0, 0, 0], apart=2)
+    np.testing.assert_allclose(tie, [0.2])
+
+
 def test_a_tie_is_a_crossing_only_if_the_sides_differ():
     np.testing.assert_allclose(analysis.crossings([0.1, 0.2, 0.4], [0, 5, 9], [1, 5, 8]), [0.2])
     assert analysis.crossings([0.1, 0.2, 0.4], [0, 5, 7], [1, 5, 8]).size == 0  # touches

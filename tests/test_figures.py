@@ -89,6 +89,48 @@ def test_a_panel_for_each_task_with_the_share_of_dense_and_the_crossing():
     assert axes[0].get_xscale() == "log" and list(axes[0].get_xticks()) == [1, 3, 10, 30, 100]
 
 
+def test_only_crossings_with_curves_apart_on_both_sides_are_marked():
+    # Differences -40, -10, 20 at 1, 10 and 100 %.
+    marked = [figures.score_curves(CURVES, cross=("magnitude", "movement"), apart=points)[0] for points in (20, 21)]
+    assert [len(ax.texts) for ax in marked] == [1, 0]
+
+
+LEADS = pd.DataFrame(
+    [
+        ("movement", "toy", 300, -20.0),
+        ("movement", "toy", 300, -10.0),
+        ("movement", "toy", 900, 1.0),
+        ("movement", "BERT", 50_000, 3.0),
+        ("soft_movement", "BERT", 50_000, 4.0),
+    ],
+    columns=["method", "source", "steps", "lead"],
+)
+
+
+def test_leads_by_steps_join_means_and_show_every_seed():
+    hard, soft = figures.leads_by_steps(LEADS, {"movement": "from 0"})
+    assert (hard.get_title(), soft.get_title()) == ("from 0", "soft movement")
+    np.testing.assert_allclose(line(hard, "toy").get_xydata(), [(300, -15), (900, 1)])
+    np.testing.assert_allclose(line(soft, "BERT").get_xydata(), [(50_000, 4)])
+    dots = [drawn for drawn in hard.get_lines() if drawn.get_label() == "_one seed"]
+    assert [list(drawn.get_ydata()) for drawn in dots] == [[-20, -10, 1], [3]]
+    assert [min(drawn.get_xdata()) for drawn in dots] == pytest.approx([1.12 * 300, 1.12**2 * 50_000])
+    looks = [(line(hard, name).get_marker(), line(hard, name).get_linestyle()) for name in ("toy", "BERT")]
+    assert looks[0][0] != looks[1][0] and line(soft, "BERT").get_marker() == looks[1][0]
+    assert hard.get_xscale() == "log" and list(hard.get_xticks()) == [100, 1000, 10_000, 100_000]
+    (legend,) = hard.figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["toy", "BERT"]
+
+
+def test_leads_by_steps_need_rows_and_known_methods():
+    with pytest.raises(ValueError, match="leads holds no row"):
+        figures.leads_by_steps(LEADS.iloc[:0])
+    with pytest.raises(ValueError, match="method='other'"):
+        figures.leads_by_steps(LEADS.assign(method="other"))
+    with pytest.raises(ValueError, match="steps"):
+        figures.leads_by_steps(LEADS.drop(columns="steps"))
+
+
 def test_tasks_come_in_the_order_asked_for_and_scales_may_differ():
     axes = figures.score_curves(CURVES, ["b", "a"], sharey=False)
     assert [ax.get_title() for ax in axes] == ["b", "a"]

@@ -163,11 +163,14 @@ def leads(results: pd.DataFrame, against: str = "magnitude", tasks: Sequence[str
     return pd.DataFrame(list(found.values()), index=index, columns=columns)
 
 
-def crossings(density: ArrayLike, first: ArrayLike, second: ArrayLike) -> NDArray[np.float64]:
+def crossings(density: ArrayLike, first: ArrayLike, second: ArrayLike, apart: float = 0.0) -> NDArray[np.float64]:
     """Densities, ascending, at which two score curves cross; points are joined by straight lines in log(density).
 
     A crossing is between two adjacent points where the difference has opposite signs, or at a point where it is 0
     between such two. There is none where both curves stay equal for longer.
+
+    Args:
+        apart: leave out crossings on one side of which, up to the next crossing, no two points differ by as much.
 
     Raises:
         ValueError: lists of different lengths, or densities that are not positive and ascending.
@@ -178,13 +181,17 @@ def crossings(density: ArrayLike, first: ArrayLike, second: ArrayLike) -> NDArra
     if (v <= 0).any() or (np.diff(v) <= 0).any():
         raise ValueError(f"density={v.tolist()}: positive and ascending")
     x, d = np.log(v), a - b
-    found = []
+    found, ends = [], []
     for i in range(len(d) - 1):
         if d[i] * d[i + 1] < 0:
             found.append(x[i] + (x[i + 1] - x[i]) * d[i] / (d[i] - d[i + 1]))
+            ends.append(i + 1)
         elif d[i + 1] == 0 and i + 2 < len(d) and d[i] * d[i + 2] < 0:
             found.append(x[i + 1])
-    return np.exp(found)
+            ends.append(i + 1)
+    widest = [np.abs(side).max(initial=0.0) for side in np.split(d, ends)]
+    firm = [min(sides) >= apart for sides in itertools.pairwise(widest)]
+    return np.exp(np.array(found, dtype=np.float64)[np.array(firm, dtype=bool)])
 
 
 def common_densities(results: pd.DataFrame, methods: Sequence[str]) -> pd.DataFrame:

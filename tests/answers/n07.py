@@ -117,7 +117,7 @@ RIGHT = {
 WRONG = {
     "7.1": {
         "stub": stub,
-        "as it was": broken_lead,
+        "each over what it has": broken_lead,
         "pair": lambda A, B: tuple(lead_by_tensor(A, B)),
         "mean alone": lambda A, B: lead_by_tensor(A, B)[0],
         "second minus first": lambda A, B: lead_by_tensor(B, A),
@@ -161,16 +161,51 @@ WRONG = {
         "stub": stub,
         "straight in v": cross_with(lambda v, w, p, q: v + (w - v) * p / (p - q)),
         "logarithms": lambda v, a, b: cross_by_powers(v, a, b).log(),
-        "ends swapped": cross_with(lambda v, w, p, q: w * (v / w) ** (p / (p - q))),
+        "ends exchanged": cross_with(lambda v, w, p, q: w * (v / w) ** (p / (p - q))),
         "sum below": cross_with(lambda v, w, p, q: v * (w / v) ** (p / (p + q))),
         "middle": cross_with(lambda v, w, p, q: (v * w).sqrt()),
         "left point": cross_with(lambda v, w, p, q: v),
-        "every stretch": cross_with(lambda v, w, p, q: v * (w / v) ** (p / (p - q)), lambda p, q: p.abs() >= 0),
+        "every interval": cross_with(lambda v, w, p, q: v * (w / v) ** (p / (p - q)), lambda p, q: p.abs() >= 0),
         "no change of sign": cross_with(lambda v, w, p, q: v * (w / v) ** (p / (p - q)), lambda p, q: p * q > 0),
         "first one": lambda v, a, b: cross_by_powers(v, a, b)[:1],
         "descending": lambda v, a, b: cross_by_powers(v, a, b).flip(0),
         "signs alone": lambda v, a, b: (a - b) > 0,
         "in place": cross_in_place,
         "list": lambda v, a, b: cross_by_powers(v, a, b).tolist(),
+    },
+}
+
+#: Exercise -> wrong answer -> what its author reads; None: only what differs, and where.
+SAID = {
+    "7.1": {
+        "second minus first": "the lead is the first minus the second$",
+        "tasks that are there": "means over different tasks are compared: leave out seeds that lack a run$",
+        "all runs alike": "every run is counted by itself: leave out seeds that lack a run$",
+        "pairs of runs": "the other tasks of that seed are not$",
+        "divided by m": "divide the sum of squares by m - 1$",
+        "deviation": "divide by the root of m$",
+        "over m": "divide by the root of m, not by m$",
+        "unpaired": "the runs are paired: take the deviation of the differences$",
+        "all seeds counted": "m counts the seeds that were used$",
+        "tasks as seeds": "average over tasks first",
+        "pair": "your answer is a pair: stack",
+    },
+    "7.2": {
+        "one side": "one side only: count leads of the other method too$",
+        "other side": "one side only, and the wrong one$",
+        "strict": "'at least as large' counts the observed leads themselves$",
+        "count": "expected a share: divide by 2",
+        "signs alone": "magnitudes matter too$",
+        "plus one": "already one of the 2",
+    },
+    "7.3": {
+        "straight in v": r"straight in log\(v\), not in v$",
+        "logarithms": "these are the logarithms of the densities$",
+        "ends exchanged": "nearer to the smaller difference$",
+        "middle": "this is the middle of the interval",
+        "every interval": "only at changes of sign$",
+        "first one": "1 crossing where there are 2: look at every interval$",
+        "descending": "expected ascending densities$",
+        "sum below": None,
     },
 }

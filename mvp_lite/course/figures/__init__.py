@@ -35,7 +35,13 @@ from mvp_lite.course.figures.matrices import layer_history, matrix, scores_and_m
 from mvp_lite.course.figures.mechanism import differing_states
 from mvp_lite.course.figures.movement import quadrants, survivors, trajectories, weights_leave, weights_moved
 from mvp_lite.course.figures.neurons import activations_by_token, representatives, scores_by_norm
-from mvp_lite.course.figures.results import recorded_bars, score_against_density, score_by_task, score_curves
+from mvp_lite.course.figures.results import (
+    leads_by_steps,
+    recorded_bars,
+    score_against_density,
+    score_by_task,
+    score_curves,
+)
 from mvp_lite.course.figures.score_gradient import computation_graph, loss_by_mask_and_score, weight_over_steps
 from mvp_lite.course.figures.selection import decided_before, errors_of_masks
 from mvp_lite.course.figures.structure import group_masks, score_against_size, speed_and_operations
@@ -69,6 +75,7 @@ __all__ = [
     "group_masks",
     "hard_concrete_gate",
     "layer_history",
+    "leads_by_steps",
     "local_and_global",
     "loss_and_swaps",
     "loss_by_mask_and_score",

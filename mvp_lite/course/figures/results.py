@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,10 +13,10 @@ from matplotlib.ticker import FixedLocator
 from numpy.typing import NDArray
 
 from mvp_lite.course.analysis import UNPRUNED, average_over_tasks, common_densities, crossings, summarize
-from mvp_lite.course.arguments import require_columns
-from mvp_lite.course.figures.style import METHOD_STYLE, axes_or_new, log_axis, shared_legend
+from mvp_lite.course.arguments import require_columns, require_known
+from mvp_lite.course.figures.style import METHOD_STYLE, axes_or_new, curve_style, log_axis, shared_legend
 
-__all__ = ["recorded_bars", "score_against_density", "score_by_task", "score_curves"]
+__all__ = ["leads_by_steps", "recorded_bars", "score_against_density", "score_by_task", "score_curves"]
 
 _TICKS = (1.0, 3.0, 10.0, 30.0, 100.0)
 
@@ -85,6 +85,7 @@ def score_curves(
     *,
     share: float | None = None,
     cross: tuple[str, str] | None = None,
+    apart: float = 0.0,
     sharey: bool = True,
 ) -> NDArray[Any]:
     """Score against density, a panel for each task, with round ticks and one legend; returns the Axes.
@@ -94,6 +95,7 @@ def score_curves(
         tasks: names to draw, in this order (default: all).
         share: draw a thin line at this share of the dense score (0.95, say), if a dense run exists.
         cross: two methods; each crossing of their curves is marked with its density.
+        apart: mark only crossings on both sides of which the two differ by as many points (`analysis.crossings`).
         sharey: whether all panels have one scale of scores.
 
     Raises:
@@ -115,7 +117,7 @@ def score_curves(
             ax.axhline(level, color="#000000", linestyle=dashes, linewidth=0.9, label=f"{100 * share:g} % of dense")
         if cross is not None and set(cross) <= set(rows["method"]):
             both = common_densities(rows, cross)
-            for number, density in enumerate(crossings(both.index, both[cross[0]], both[cross[1]])):
+            for number, density in enumerate(crossings(both.index, *both[list(cross)].to_numpy().T, apart)):
                 side, shift = ("right", -3) if density > 0.3 else ("left", 3)
                 ax.axvline(100 * density, color="#000000", linestyle=(0, (1, 3)), linewidth=1)
                 place = (100 * density, 0.02 + 0.08 * number)  # labels of several crossings are stacked
@@ -123,6 +125,44 @@ def score_curves(
                     f"{100 * density:.2g} %", place, (shift, 0), ("data", "axes fraction"), "offset points", ha=side
                 )
     shared_legend(axes, "outside upper center", 4)
+    return axes
+
+
+def leads_by_steps(leads: pd.DataFrame, titles: Mapping[str, str] | None = None) -> NDArray[Any]:
+    """Lead of each method over another against the length of the run (logarithmic): a panel for each method.
+
+    In a panel, a line with markers of its own for each source joins the means over seeds; each seed is a small marker,
+    moved a little to the right. Sources are in the order of their shortest runs.
+
+    Args:
+        leads: columns method, source, steps and lead (points), a row for each seed.
+        titles: method -> title of its panel (default: the method's label).
+
+    Raises:
+        ValueError: a missing column, no row, or an unknown method.
+    """
+    require_columns("leads", leads, "method", "source", "steps", "lead")
+    if leads.empty:
+        raise ValueError("leads holds no row")
+    methods, sources = leads["method"].unique(), list(leads.sort_values("steps", kind="stable")["source"].unique())
+    require_known("method", methods, METHOD_STYLE)
+    _, grid = plt.subplots(1, len(methods), figsize=(3.0 * len(methods) + 0.8, 3.7), sharey=True, squeeze=False)
+    axes: NDArray[Any] = grid[0]
+    low, high = leads["steps"].min(), leads["steps"].max()
+    for ax, method in zip(axes, methods, strict=True):
+        ax.axhline(0, color="#000000", linewidth=0.9)
+        for place, source in enumerate(sources):
+            rows = leads[(leads["method"] == method) & (leads["source"] == source)]
+            means, look = rows.groupby("steps")["lead"].mean(), curve_style(place)
+            ax.plot(means.index, means, label=source, **look)
+            dots = look | {"linestyle": "", "markersize": 3.5, "alpha": 0.5}
+            ax.plot(1.12 ** (place + 1) * rows["steps"], rows["lead"], label="_one seed", **dots)
+        log_axis(ax, [10.0**power for power in range(6) if low / 10 < 10**power < 10 * high])
+        ax.set_xlim(low / 2, 2 * high)
+        ax.set_title((titles or {}).get(method, METHOD_STYLE[method].label))
+        ax.set_xlabel("optimizer steps")
+    axes[0].set_ylabel("lead (points)")
+    shared_legend(axes, "outside upper center", 3)
     return axes
 
 
