@@ -97,7 +97,7 @@ def score_against_weight(
 
 
 def density_by_layer(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
-    """Fraction kept of each layer, one line per method, with a band from the lowest to the highest seed (Figure 6).
+    """Fraction kept of each layer, one line per method, and a dot for each seed if there are several (Figure 6).
 
     Args:
         table: columns method, layer (a number), seed, density (a fraction).
@@ -115,7 +115,7 @@ def density_by_layer(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
         where = mine.index.to_numpy()
         ax.plot(where, mine.mean(axis=1), label=look.label, **look.curve)
         if mine.shape[1] > 1:
-            ax.fill_between(where, mine.min(axis=1), mine.max(axis=1), color=look.color, alpha=0.15, linewidth=0)
+            ax.plot(where, mine.to_numpy(), ".", color=look.color, markersize=3.5, alpha=0.7)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set_ylim(bottom=0)
     ax.set_xlabel("layer (the first is nearest to the words)")
