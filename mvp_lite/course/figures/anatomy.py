@@ -88,6 +88,7 @@ def score_against_weight(
         ax.set_ylim(low - 0.05 * (high - low), high + 0.15 * (high - low))
     if reach is not None:
         ax.set_xlim(-reach, reach)
+        ax.xaxis.set_major_locator(MaxNLocator(5))
     ax.axvline(0, color="#000000", linewidth=0.5)
     ax.set_xlabel("fine-tuned weight")
     ax.set_ylabel("score at the end")
