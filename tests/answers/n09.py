@@ -147,7 +147,7 @@ WRONG = {
 SAID = {
     "9.1": {
         "output by rows": "in the output matrix a head has columns, not rows$",
-        "rows and columns exchanged": None,
+        "rows and columns exchanged": "rows and columns are exchanged",
         "all by columns": None,
         "output forgotten": "the output matrix is missing$",
         "key forgotten": None,
