@@ -304,7 +304,7 @@ def _(runs, W, names):
         assert medians == sorted(medians) and medians[3] - medians[0] > 1
 
 
-@claims.claim("though no weight has travelled that far", above=True)
+@claims.claim("though no weight has moved that far", above=True)
 def _(W, W0, name):
     w = W["soft_movement", 0][name]
     assert (w - W0[name]).abs().max() < 0.2 * w.abs().max()
