@@ -80,7 +80,8 @@ def score_against_weight(
     look = METHOD_STYLE[method]
     ax = axes_or_new(ax)
     ax.plot(x[~chosen], y[~chosen], ".", color=GRAY, markersize=1.5, alpha=0.6, label="pruned")
-    ax.plot(x[chosen], y[chosen], look.marker, color=look.color, markersize=3.0, alpha=0.6, label="kept")
+    edge: dict[str, Any] = {"markeredgecolor": "#000000", "markeredgewidth": 0.4}
+    ax.plot(x[chosen], y[chosen], look.marker, color=look.color, markersize=3.5, alpha=0.8, label="kept", **edge)
     if slope is not None:
         end = float(np.abs(x).max())
         ax.plot([-end, 0, end], [slope * end, 0, slope * end], "k:", linewidth=1.2, label="bound")
