@@ -102,7 +102,9 @@ def test_examples_held_out_of_train_are_neither_trained_on_nor_sampled(study, tm
         return mvp.fine_prune(model, task, *args, **given)
 
     monkeypatch.setattr(unlabeled, "fine_prune", watch)
-    monkeypatch.setattr(unlabeled, "sample", lambda source, *a: asked.setdefault("source", source) and sample(source, *a))
+    monkeypatch.setattr(
+        unlabeled, "sample", lambda source, *a: asked.setdefault("source", source) and sample(source, *a)
+    )
     held = replace(study, methods=("kcm",), seeds=(0,), holdout=50)
     run_study(held, log=lambda line: None)
     whole, task = load_task("toy/sentiment"), asked["task"]
