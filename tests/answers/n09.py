@@ -143,3 +143,33 @@ WRONG = {
         "in place": overlap_in_place,
     },
 }
+
+SAID = {
+    "9.1": {
+        "output by rows": "in the output matrix a head has columns, not rows$",
+        "rows and columns exchanged": "rows and columns are exchanged",
+        "all by columns": None,
+        "output forgotten": "the output matrix is missing$",
+        "key forgotten": None,
+        "every heads-th row": "adjacent rows",
+        "counts": "number of weights, expected the fraction kept$",
+        "of the whole": "divide by the weights of one head",
+    },
+    "9.2": {
+        "sample variance": "number of rows, not by one less$",
+        "binomial": "binomial's variance",
+        "columns": "sum over dim 1",
+        "upside down": "the ratio is inverted",
+        "deviation": "ratio of the standard deviations$",
+        "rows for m": "not the number of rows$",
+    },
+    "9.3": {
+        "as it was": "entries that both prune are counted, and small matrices",
+        "pooled agreement": "count only those that are kept$",
+        "mean over matrices": "pool the entries of all of them first$",
+        "of the first": "not by those of the first$",
+        "of the sum": "holds common entries twice$",
+        "dice": "Dice's coefficient",
+        "distance": "Jaccard distance",
+    },
+}

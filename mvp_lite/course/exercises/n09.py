@@ -71,7 +71,7 @@ def _concentration(answer: Any) -> None:
 
 @exercise("9.3")
 def _overlap(answer: Any) -> None:
-    for seed, shapes in enumerate([[(4, 5)], [(3, 3), (8, 4)], [(2, 9), (6, 6), (10, 2)]]):
+    for seed, shapes in enumerate([[(3, 3), (8, 4)], [(4, 5)], [(2, 9), (6, 6), (10, 2)]]):
         first = [_mask(*shape, seed=10 * seed + i, threshold=0.2 + 0.6 * i) for i, shape in enumerate(shapes)]
         second = [_mask(*shape, seed=10 * seed + i + 5, threshold=0.6 - 0.3 * i) for i, shape in enumerate(shapes)]
         flat = [torch.cat([M.flatten() for M in masks]) for masks in (first, second)]

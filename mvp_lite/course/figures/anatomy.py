@@ -80,7 +80,8 @@ def score_against_weight(
     look = METHOD_STYLE[method]
     ax = axes_or_new(ax)
     ax.plot(x[~chosen], y[~chosen], ".", color=GRAY, markersize=1.5, alpha=0.6, label="pruned")
-    ax.plot(x[chosen], y[chosen], look.marker, color=look.color, markersize=3.0, alpha=0.6, label="kept")
+    edge: dict[str, Any] = {"markeredgecolor": "#000000", "markeredgewidth": 0.4}
+    ax.plot(x[chosen], y[chosen], look.marker, color=look.color, markersize=3.5, alpha=0.8, label="kept", **edge)
     if slope is not None:
         end = float(np.abs(x).max())
         ax.plot([-end, 0, end], [slope * end, 0, slope * end], "k:", linewidth=1.2, label="bound")
@@ -88,6 +89,7 @@ def score_against_weight(
         ax.set_ylim(low - 0.05 * (high - low), high + 0.15 * (high - low))
     if reach is not None:
         ax.set_xlim(-reach, reach)
+        ax.xaxis.set_major_locator(MaxNLocator(5))
     ax.axvline(0, color="#000000", linewidth=0.5)
     ax.set_xlabel("fine-tuned weight")
     ax.set_ylabel("score at the end")
@@ -97,7 +99,7 @@ def score_against_weight(
 
 
 def density_by_layer(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
-    """Fraction kept of each layer, one line per method, with a band from the lowest to the highest seed (Figure 6).
+    """Fraction kept of each layer, one line per method, and a dot for each seed if there are several (Figure 6).
 
     Args:
         table: columns method, layer (a number), seed, density (a fraction).
@@ -115,7 +117,7 @@ def density_by_layer(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
         where = mine.index.to_numpy()
         ax.plot(where, mine.mean(axis=1), label=look.label, **look.curve)
         if mine.shape[1] > 1:
-            ax.fill_between(where, mine.min(axis=1), mine.max(axis=1), color=look.color, alpha=0.15, linewidth=0)
+            ax.plot(where, mine.to_numpy(), ".", color=look.color, markersize=3.5, alpha=0.7)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set_ylim(bottom=0)
     ax.set_xlabel("layer (the first is nearest to the words)")
