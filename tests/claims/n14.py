@@ -225,7 +225,9 @@ def _(gains):
 # --- equal treatment, chance --------------------------------------------------------------------------------------
 
 
-@claims.claim("L0 had 6 epochs and the others 10, and movement had a learning rate (`lr`) **ten times smaller**", above=True)
+@claims.claim(
+    "L0 had 6 epochs and the others 10, and movement had a learning rate (`lr`) **ten times smaller**", above=True
+)
 def _(runs):
     qqp = runs[runs["task"] == "qqp"].groupby("method")
     assert qqp["epochs"].agg(set).to_dict() == {"l0": {6}, "magnitude": {10}, "movement": {10}, "soft_movement": {10}}
@@ -300,7 +302,9 @@ def _(rho, files):
     assert 0.245 < rho < 0.255 and files[0].tell() == files[1].tell() > 768 * 768 * 8
 
 
-@claims.claim("it is 2.8 times as fast at 10 %, and 6.0 times at 3 %. With more tokens (8 × 128) this falls to 2.1", above=True)
+@claims.claim(
+    "it is 2.8 times as fast at 10 %, and 6.0 times at 3 %. With more tokens (8 × 128) this falls to 2.1", above=True
+)
 def _(speed, shapes):
     found = {name: [round(m[shape]["speed_up"], 1) for shape in ("1 x 32", "8 x 128")] for name, m in speed.items()}
     assert list(found.values()) == [[1.0, 1.0], [2.8, 2.1], [6.0, 4.0], [3.6, 3.8]]
