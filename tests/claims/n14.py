@@ -191,7 +191,7 @@ def _(leads, four, six, table):
     assert len(later) == 2 and min(later) > 0.85
 
 
-@claims.claim("On QQP movement leads *everywhere*.", above=True)
+@claims.claim("On QQP movement leads *everywhere*", above=True)
 def _(leads):
     assert max(leads("qqp", distil).max() for distil in (False, True)) < -0.4
 
