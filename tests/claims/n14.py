@@ -225,9 +225,7 @@ def _(gains):
 # --- equal treatment, chance --------------------------------------------------------------------------------------
 
 
-@claims.claim(
-    "L0 had 6 epochs and the others 10, and movement had a learning rate (`lr`) **ten times smaller**", above=True
-)
+@claims.claim("L0 had 6 epochs and the others 10, and movement and soft movement had", above=True)
 def _(runs):
     qqp = runs[runs["task"] == "qqp"].groupby("method")
     assert qqp["epochs"].agg(set).to_dict() == {"l0": {6}, "magnitude": {10}, "movement": {10}, "soft_movement": {10}}
