@@ -93,9 +93,10 @@ def printed_by_task(runs: pd.DataFrame, cells: pd.DataFrame, share: float | None
     for ax, name in zip(axes, names, strict=True):
         printed_and_released(runs[runs["task"] == name], cells[cells["task"] == name], ax, legend=False)
         ax.set_ylabel("score (%)" if ax is axes[0] else "")
-        for score in cells.loc[(cells["task"] == name) & (cells["method"] == "dense"), "score"] if share else ():
+        if share is not None:
             level: dict[str, Any] = {"color": "#000000", "linestyle": (0, (9, 4)), "linewidth": 0.9}
-            ax.axhline(share * score, label=f"{100 * share:g} % of dense", **level)
+            for score in cells.loc[(cells["task"] == name) & (cells["method"] == "dense"), "score"]:
+                ax.axhline(share * score, label=f"{100 * share:g} % of dense", **level)
     handles, labels = axes[0].get_legend_handles_labels()
     columns = len(labels) if len(labels) < 6 else 3
     figure.legend(handles, labels, loc="outside upper center", ncols=columns, title="line: released; hollow: printed")
