@@ -43,6 +43,12 @@ def test_task_by_task():
     assert [text.get_text() for text in legend.get_texts()] == ["movement", "magnitude", "dense (nothing pruned)"]
 
 
+def test_a_share_of_the_dense_score():
+    axes = course.figures.printed_by_task(RUNS[~RUNS["distil"]], CELLS[CELLS["table"] == 2], share=0.95)
+    (level,) = [line for line in axes[0].get_lines() if line.get_label() == "95 % of dense"]
+    assert set(level.get_ydata()) == {0.95 * 91.4}
+
+
 @pytest.mark.parametrize(
     ("runs", "cells", "by", "message"),
     [

@@ -11,23 +11,31 @@ def density_by_loop(kept, scores, score):
     runs = sorted(zip(kept.tolist(), scores.tolist(), strict=True))
     for (v1, s1), (v2, s2) in pairwise(runs):
         if s1 <= score <= s2:
-            return v1 + (score - s1) / (s2 - s1) * (v2 - v1)
+            return v1 * (v2 / v1) ** ((score - s1) / (s2 - s1))
     return None
 
 
 def density_by_interp(kept, scores, score):
     order = kept.argsort()
-    s, v = scores[order].numpy(), kept[order].numpy()
-    return float(np.interp(score, s, v)) if s[0] <= score <= s[-1] else None
+    s, x = scores[order].numpy(), kept[order].log().numpy()
+    return float(np.exp(np.interp(score, s, x))) if s[0] <= score <= s[-1] else None
+
+
+def density_by_tensors(kept, scores, score):
+    if score < scores.min() or score > scores.max():
+        return None
+    v, s = kept.sort().values.log(), scores.sort().values  # both rise
+    right = int(torch.searchsorted(s, torch.tensor(score, dtype=s.dtype)).clamp(1, len(s) - 1))
+    return torch.lerp(v[right - 1], v[right], (score - s[right - 1]) / (s[right] - s[right - 1])).exp()
 
 
 def as_it_was(kept, scores, score):
-    return np.interp(score, scores, kept)
+    return np.exp(np.interp(score, scores, kept.log()))
 
 
 def sorted_only(kept, scores, score):
     order = kept.argsort()
-    return float(np.interp(score, scores[order].numpy(), kept[order].numpy()))
+    return float(np.exp(np.interp(score, scores[order].numpy(), kept[order].log().numpy())))
 
 
 def density_between(value):
@@ -71,7 +79,7 @@ def seeds_by_search(std, difference, z=2.0):
     return n
 
 
-def seeds_slip(formula):
+def seeds_by(formula):
     return lambda std, difference, z=2.0: formula(std, difference, z)
 
 
@@ -81,7 +89,7 @@ def stub(*_):
 
 RIGHT = {
     "14.1": [loo_by_formula, loo_by_interp],
-    "14.2": [density_by_loop, density_by_interp],
+    "14.2": [density_by_loop, density_by_interp, density_by_tensors],
     "14.3": [seeds_by_formula, seeds_by_search],
 }
 
@@ -105,30 +113,63 @@ WRONG = {
         "sorted only": sorted_only,
         "unsorted, ends checked": lambda v, s, w: as_it_was(v, s, w) if s.min() <= w <= s.max() else None,
         "sorted one column": lambda v, s, w: (
-            float(np.interp(w, s.sort().values.numpy(), v.numpy())) if s.min() <= w <= s.max() else None
+            float(np.exp(np.interp(w, s.sort().values, v.log()))) if s.min() <= w <= s.max() else None
         ),
-        "in log": density_between(lambda v1, v2, p: math.exp(math.log(v1) + p * math.log(v2 / v1))),
-        "weights exchanged": density_between(lambda v1, v2, p: v2 + p * (v1 - v2)),
+        "straight in density": density_between(lambda v1, v2, p: v1 + p * (v2 - v1)),
+        "weights exchanged": density_between(lambda v1, v2, p: v2 * (v1 / v2) ** p),
+        "log of the density": density_between(lambda v1, v2, p: math.log(v1) + p * math.log(v2 / v1)),
         "nearest": density_between(lambda v1, v2, p: v1 if p < 0.5 else v2),
         "denser": density_between(lambda v1, v2, p: v2),
         "sparser": density_between(lambda v1, v2, p: v1),
         "middle": density_between(lambda v1, v2, p: (v1 + v2) / 2),
-        "percent": density_between(lambda v1, v2, p: 100 * (v1 + p * (v2 - v1))),
+        "percent": density_between(lambda v1, v2, p: 100 * v1 * (v2 / v1) ** p),
         "score": lambda v, s, w: w if s.min() <= w <= s.max() else None,
         "nan outside": lambda v, s, w: math.nan if density_by_loop(v, s, w) is None else density_by_loop(v, s, w),
     },
     "14.3": {
         "stub": stub,
-        "one run": seeds_slip(lambda s, d, z: math.ceil(2 * (z * s / d) ** 2 - 1e-9)),
-        "one mean": seeds_slip(lambda s, d, z: max(2, math.ceil((z * s / d) ** 2 - 1e-9))),
-        "not squared": seeds_slip(lambda s, d, z: max(2, math.ceil(2 * z * s / d - 1e-9))),
-        "rounded": seeds_slip(lambda s, d, z: max(2, round(2 * (z * s / d) ** 2))),
-        "rounded down": seeds_slip(lambda s, d, z: max(2, int(2 * (z * s / d) ** 2))),
-        "not whole": seeds_slip(lambda s, d, z: max(2.0, 2 * (z * s / d) ** 2)),
-        "z outside": seeds_slip(lambda s, d, z: max(2, math.ceil(z * (s / d) ** 2 - 1e-9))),
-        "z forgotten": seeds_slip(lambda s, d, z: max(2, math.ceil(2 * (s / d) ** 2 - 1e-9))),
-        "one too many": seeds_slip(lambda s, d, z: max(2, math.floor(2 * (z * s / d) ** 2) + 1)),
-        "ratio upside down": seeds_slip(lambda s, d, z: max(2, math.ceil(2 * (z * d / s) ** 2))),
-        "z fixed": seeds_slip(lambda s, d, z: max(2, math.ceil(8 * (s / d) ** 2 - 1e-9))),
+        "one run": seeds_by(lambda s, d, z: math.ceil(2 * (z * s / d) ** 2 - 1e-9)),
+        "one mean": seeds_by(lambda s, d, z: max(2, math.ceil((z * s / d) ** 2 - 1e-9))),
+        "not squared": seeds_by(lambda s, d, z: max(2, math.ceil(2 * z * s / d - 1e-9))),
+        "rounded": seeds_by(lambda s, d, z: max(2, round(2 * (z * s / d) ** 2))),
+        "rounded down": seeds_by(lambda s, d, z: max(2, int(2 * (z * s / d) ** 2))),
+        "not whole": seeds_by(lambda s, d, z: max(2.0, 2 * (z * s / d) ** 2)),
+        "z outside": seeds_by(lambda s, d, z: max(2, math.ceil(z * (s / d) ** 2 - 1e-9))),
+        "z forgotten": seeds_by(lambda s, d, z: max(2, math.ceil(2 * (s / d) ** 2 - 1e-9))),
+        "one too many": seeds_by(lambda s, d, z: max(2, math.floor(2 * (z * s / d) ** 2) + 1)),
+        "ratio upside down": seeds_by(lambda s, d, z: max(2, math.ceil(2 * (z * d / s) ** 2))),
+        "z fixed": seeds_by(lambda s, d, z: max(2, math.ceil(8 * (s / d) ** 2 - 1e-9))),
+    },
+}
+
+#: Exercise -> wrong answer -> what its author reads.
+SAID = {
+    "14.1": {
+        "sign": "measured minus interpolated",
+        "absolute": "lost their signs",
+        "equal weights": "use their distances",
+        "exchanged": "exchanged",
+        "interpolated": "not the errors",
+        "in log": "expected straight in density",
+        "nothing left out": "still among the points",
+    },
+    "14.2": {
+        "as it was": "expects its points in ascending order",
+        "sorted only": "no density is known",
+        "straight in density": r"expected straight in log\(density\)",
+        "weights exchanged": "weights of the two neighbors are exchanged",
+        "log of the density": r"that is log\(density\)",
+        "denser": "next denser run",
+        "sparser": "next sparser run",
+    },
+    "14.3": {
+        "one run": "at least 2",
+        "one mean": "twice that of one mean",
+        "not squared": "square of the difference",
+        "rounded down": "round up",
+        "z outside": "z belongs inside the square",
+        "z forgotten": "z is missing",
+        "one too many": "is enough",
+        "not whole": "expected an integer",
     },
 }

@@ -79,18 +79,27 @@ def printed_and_released(
     return ax
 
 
-def printed_by_task(runs: pd.DataFrame, cells: pd.DataFrame) -> NDArray[Any]:
-    """`printed_and_released` by method for each task, side by side, each on its own scale; returns the Axes."""
+def printed_by_task(runs: pd.DataFrame, cells: pd.DataFrame, share: float | None = None) -> NDArray[Any]:
+    """`printed_and_released` by method for each task, side by side, each on its own scale; returns the Axes.
+
+    Args:
+        runs: rows of `data/paper/released_runs.csv`.
+        cells: rows of `data/paper/movement_tables.csv`, of those tasks.
+        share: draw a thin line at this share of the dense score (0.95, say), where `cells` has a dense row.
+    """
     names = list(runs["task"].unique())
     figure, grid = plt.subplots(1, len(names), figsize=(3.2 * len(names), 3.6), squeeze=False)
     axes: NDArray[Any] = grid[0]
     for ax, name in zip(axes, names, strict=True):
         printed_and_released(runs[runs["task"] == name], cells[cells["task"] == name], ax, legend=False)
         ax.set_ylabel("score (%)" if ax is axes[0] else "")
+        if share is not None:
+            level: dict[str, Any] = {"color": "#000000", "linestyle": (0, (9, 4)), "linewidth": 0.9}
+            for score in cells.loc[(cells["task"] == name) & (cells["method"] == "dense"), "score"]:
+                ax.axhline(share * score, label=f"{100 * share:g} % of dense", **level)
     handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(
-        handles, labels, loc="outside upper center", ncols=len(labels), title="line: released; hollow: printed"
-    )
+    columns = len(labels) if len(labels) < 6 else 3
+    figure.legend(handles, labels, loc="outside upper center", ncols=columns, title="line: released; hollow: printed")
     return axes
 
 
