@@ -117,7 +117,7 @@ def score_curves(
             ax.axhline(level, color="#000000", linestyle=dashes, linewidth=0.9, label=f"{100 * share:g} % of dense")
         if cross is not None and set(cross) <= set(rows["method"]):
             both = common_densities(rows, cross)
-            for number, density in enumerate(crossings(both.index, *both[list(cross)].to_numpy().T, apart)):
+            for number, density in enumerate(crossings(both.index, both[cross[0]], both[cross[1]], apart)):
                 side, shift = ("right", -3) if density > 0.3 else ("left", 3)
                 ax.axvline(100 * density, color="#000000", linestyle=(0, (1, 3)), linewidth=1)
                 place = (100 * density, 0.02 + 0.08 * number)  # labels of several crossings are stacked
