@@ -191,7 +191,8 @@ def crossings(density: ArrayLike, first: ArrayLike, second: ArrayLike, apart: fl
             ends.append(i + 1)
     widest = [np.abs(side).max(initial=0.0) for side in np.split(d, ends)]
     firm = [min(sides) >= apart for sides in itertools.pairwise(widest)]
-    return np.exp(np.array(found, dtype=np.float64)[np.array(firm, dtype=bool)])
+    crossed: NDArray[np.float64] = np.exp(np.array(found, dtype=np.float64)[np.array(firm, dtype=bool)])
+    return crossed
 
 
 def common_densities(results: pd.DataFrame, methods: Sequence[str]) -> pd.DataFrame:

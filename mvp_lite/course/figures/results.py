@@ -117,7 +117,7 @@ def score_curves(
             ax.axhline(level, color="#000000", linestyle=dashes, linewidth=0.9, label=f"{100 * share:g} % of dense")
         if cross is not None and set(cross) <= set(rows["method"]):
             both = common_densities(rows, cross)
-            for number, density in enumerate(crossings(both.index, *both[list(cross)].to_numpy().T, apart)):
+            for number, density in enumerate(crossings(both.index, both[cross[0]], both[cross[1]], apart)):
                 side, shift = ("right", -3) if density > 0.3 else ("left", 3)
                 ax.axvline(100 * density, color="#000000", linestyle=(0, (1, 3)), linewidth=1)
                 place = (100 * density, 0.02 + 0.08 * number)  # labels of several crossings are stacked
@@ -131,8 +131,8 @@ def score_curves(
 def leads_by_steps(leads: pd.DataFrame, titles: Mapping[str, str] | None = None) -> NDArray[Any]:
     """Lead of each method over another against the length of the run (logarithmic): a panel for each method.
 
-    In a panel, a line with markers of its own for each source joins the means over seeds; each seed is a small marker,
-    moved a little to the right. Sources are in the order of their shortest runs.
+    In a panel, a line with markers of its own for each source joins the means over seeds; each of several seeds is a
+    small marker, moved a little to the right. Sources are in the order of their shortest runs.
 
     Args:
         leads: columns method, source, steps and lead (points), a row for each seed.
@@ -156,7 +156,8 @@ def leads_by_steps(leads: pd.DataFrame, titles: Mapping[str, str] | None = None)
             means, look = rows.groupby("steps")["lead"].mean(), curve_style(place)
             ax.plot(means.index, means, label=source, **look)
             dots = look | {"linestyle": "", "markersize": 3.5, "alpha": 0.5}
-            ax.plot(1.12 ** (place + 1) * rows["steps"], rows["lead"], label="_one seed", **dots)
+            several = rows[rows.duplicated("steps", keep=False)]
+            ax.plot((1.1 + 0.08 * place) * several["steps"], several["lead"], label="_one seed", **dots)
         log_axis(ax, [10.0**power for power in range(6) if low / 10 < 10**power < 10 * high])
         ax.set_xlim(low / 2, 2 * high)
         ax.set_title((titles or {}).get(method, METHOD_STYLE[method].label))
