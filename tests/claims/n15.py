@@ -74,7 +74,9 @@ def _(lost):
     assert [int((lost.loc[model, 0.6] < 4).sum()) for model in MODELS] == [5, 4]
 
 
-@claims.claim("The largest loss is 8.8 points. With 70 % of the operations, all losses are below 3.4 points.", above=True)
+@claims.claim(
+    "The largest loss is 8.8 points. With 70 % of the operations, all losses are below 3.4 points.", above=True
+)
 def _(lost):
     assert round(lost.max().max(), 1) == 8.8 and 3.3 < lost[0.7].max() < 3.4
 
@@ -290,7 +292,9 @@ def _(layers):
         assert (K / K.mean(1, keepdim=True)).sqrt().mean() <= 1 + 1e-12  # the sum of C after a step; before it is 1
 
 
-@claims.claim('Always one. So the printed rule is hardly the one that was run; with $|\\delta|$, "fewer than 20"', above=True)
+@claims.claim(
+    'Always one. So the printed rule is hardly the one that was run; with $|\\delta|$, "fewer than 20"', above=True
+)
 def _(steps):
     assert set(steps["printed"]) == {1} and max(steps["absolute"]) < 20 < max(steps["entrywise"])
 

@@ -15,7 +15,7 @@ from mvp_lite.course.exercises.tools import WrongAnswer, call, exercise
 _TABLES: dict[str, tuple[list[float], list[list[float]], list[float]]] = {
     "a table of two budgets": ([90.0, 80.0], [[85.0, 89.0], [78.0, 79.0]], [0.6, 0.7]),
     "the budgets in falling order": ([90.0, 80.0], [[89.0, 88.0, 80.0], [79.0, 77.0, 70.0]], [0.9, 0.7, 0.5]),
-    "a budget that holds below one that fails": ([50.0, 60.0], [[49.0, 45.0, 49.0], [59.0, 59.0, 59.0]], [0.5, 0.6, 0.8]),
+    "a budget that holds below one that fails": ([50.0, 60.0], [[49.0, 45.0, 49.0], [59.0] * 3], [0.5, 0.6, 0.8]),
     "a loss of exactly the limit": ([90.0, 60.0], [[86.0, 88.0], [59.0, 59.0]], [0.6, 0.8]),
     "a limit that no budget meets": ([90.0, 60.0], [[80.0, 85.0], [59.0, 60.0]], [0.6, 0.8]),
     "low scores": ([40.0, 30.0], [[37.0, 39.0], [27.0, 29.0]], [0.6, 0.8]),
@@ -102,7 +102,9 @@ def _is_possible(answer: Any) -> None:
         found.append(bool(got))
         mistakes.append(
             {
-                "a mean of several runs is a multiple of 100 / (runs * examples)": _fits(printed, examples, 1, decimals),
+                "a mean of several runs is a multiple of 100 / (runs * examples)": _fits(
+                    printed, examples, 1, decimals
+                ),
                 "round to the nearest multiple, not down": _fits(printed, examples, runs, decimals, math.floor),
                 "the printed number is rounded: allow half a unit of its last digit": _fits(
                     printed, examples, runs, decimals, half=1e-12
