@@ -106,11 +106,8 @@ def _(readings):
 
 
 @claims.claim('"less than 4 points on all tasks, at 70 % of the operations"', above=True)
-def _(lost, smallest_budget, dense, wide):
-    assert lost[0.7].max() < 4
-    for model in MODELS:
-        unpruned, pruned = (torch.tensor(wide.loc[model, key].to_numpy().tolist()) for key in (("dense", 1.0), "kcm"))
-        assert smallest_budget(unpruned, pruned, torch.tensor([0.6, 0.7]), 4) == 0.7
+def _(lost):
+    assert lost[0.7].max() < 4 and all(lost.loc[model, 0.6].max() >= 4 for model in MODELS)
 
 
 @claims.claim("DistilBERT stays within 4 points even at 60 %, on all tasks but SQuAD 1.1", above=True)
