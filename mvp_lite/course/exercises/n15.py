@@ -124,7 +124,7 @@ def _is_possible(answer: Any) -> None:
 
 def _fits(printed: float, examples: int, runs: int, decimals: int, whole: Any = round, half: float = 0.0) -> bool:
     step = 100.0 / (examples * runs)
-    return abs(whole(printed / step) * step - printed) <= (half or 0.5 * 10.0**-decimals) + 1e-9
+    return bool(abs(whole(printed / step) * step - printed) <= (half or 0.5 * 10.0**-decimals) + 1e-9)
 
 
 @exercise("15.3")
