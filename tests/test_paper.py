@@ -171,6 +171,34 @@ def test_table_9_begins_with_table_4(kcm: pd.DataFrame) -> None:
     assert ninth.to_numpy().tolist() == fourth.to_numpy().tolist() == [[0.6, 76.92, 0.11], [0.7, 82.65, 0.06]]
 
 
+def possible(examples: int, runs: int) -> set[str]:
+    """Means of `runs` accuracies on `examples` examples, in per cent, as printed."""
+    return {f"{100 * count / (examples * runs):.2f}" for count in range(examples * runs + 1)}
+
+
+@pytest.mark.parametrize(("task", "examples"), [("mrpc", 408), ("sst2", 872)])
+def test_means_on_few_examples_are_means_of_ten_runs(kcm: pd.DataFrame, task: str, examples: int) -> None:
+    """A wrong digit would be noticed on MRPC in six cases of ten."""
+    means = kcm[(kcm["task"] == task) & kcm["spread"].notna()]["value"]
+    assert len(means) == 12 and {f"{value:.2f}" for value in means} <= possible(examples, runs=10)
+    dense = {f"{value:.2f}" for value in kcm[(kcm["task"] == task) & (kcm["method"] == "dense")]["value"]}
+    assert dense - possible(examples, runs=1) == ({"93.57"} if task == "sst2" else set())
+
+
+def test_bert_large_and_other_text(kcm: pd.DataFrame) -> None:
+    """Tables 7 and 8: labels help at every budget, magnitude is last. Tables 9 and 10: the same order of budgets."""
+    large = kcm[kcm["table"].isin([7, 8])].pivot(index="flops", columns=["method", "labels"], values="value")
+    order = [("weight_magnitude", 0), ("weight_magnitude_scale", 0), ("kcm", 0), ("kcm_labels", 512)]
+    for (_, row), names in [(row, [*order, ("kcm_labels", 1000)]) for row in large.iterrows()]:
+        assert row[names].is_monotonic_increasing
+    texts = kcm[kcm["table"].isin([9, 10])].pivot(index=["source", "evaluated"], columns="flops", values="value")
+    gain = texts.xs("new-wiki", level="source") - texts.xs("squad1.1-train", level="source")
+    assert gain.round(2).to_dict() == {
+        0.6: {"new-wiki": 0.46, "squad1.1-val": 0.53},
+        0.7: {"new-wiki": -0.06, "squad1.1-val": 0.15},
+    }
+
+
 def test_where_kcm_loses_four_points_or_more(kcm: pd.DataFrame) -> None:
     """The abstract says: less than 4 % at 60 % of the FLOPs on all tasks. True of Table 2, not of Tables 3 and 4."""
     lost = {}

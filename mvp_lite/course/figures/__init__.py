@@ -35,6 +35,7 @@ from mvp_lite.course.figures.matrices import layer_history, matrix, scores_and_m
 from mvp_lite.course.figures.mechanism import differing_states
 from mvp_lite.course.figures.movement import quadrants, survivors, trajectories, weights_leave, weights_moved
 from mvp_lite.course.figures.neurons import activations_by_token, representatives, scores_by_norm
+from mvp_lite.course.figures.published import differences, possible_means, printed_scores, speed_against_operations
 from mvp_lite.course.figures.results import (
     leads_by_steps,
     recorded_bars,
@@ -65,6 +66,7 @@ __all__ = [
     "density_by_head",
     "density_by_layer",
     "dial",
+    "differences",
     "differing_states",
     "dot_plot",
     "errors_of_masks",
@@ -87,9 +89,11 @@ __all__ = [
     "paired_errors",
     "penalty_pulls",
     "points_lost",
+    "possible_means",
     "predicted_measured",
     "printed_and_released",
     "printed_by_task",
+    "printed_scores",
     "quadrants",
     "race",
     "recorded_bars",
@@ -116,6 +120,7 @@ __all__ = [
     "shares",
     "show",
     "softened",
+    "speed_against_operations",
     "speed_and_operations",
     "speed_ups",
     "survivors",
