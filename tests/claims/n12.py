@@ -106,7 +106,7 @@ def _(share, cost):
     assert torch.isclose(share[0], torch.tensor(cost["heads"] / (cost["heads"] + cost["neurons"])).double())
 
 
-@claims.claim("The proportions of BERT-base are almost those of our toy", above=True)
+@claims.claim("BERT-base ($d=768$, $N=3072$) has the proportions of our toy", above=True)
 def _(d, N):
     assert N / d == 3072 / 768 == 4
 
