@@ -168,18 +168,18 @@ def _mask_gradient(answer: Any) -> None:
         close(got, expected, mistakes=hints, tol=1e-8)
 
 
-def _observed(model: nn.Module, linear: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+def _observed(model: Any, linear: Any, batch: dict[str, Tensor]) -> dict[str, Tensor]:
     """Gradients of the model's loss: of the map's weight (d, N), of what enters it, and of other gates (N,)."""
     caught: list[Tensor] = []
     handle = linear.register_forward_pre_hook(lambda module, args: caught.append(args[0]))
     loss = model(**batch).loss
     handle.remove()
     G, into = torch.autograd.grad(loss, [linear.weight, caught[0]])
-    both = [linear] + [m for m in model.maps if m is not linear and m.weight.shape == linear.weight.shape]  # type: ignore[union-attr, operator]
+    both = [linear] + [m for m in model.maps if m is not linear and m.weight.shape == linear.weight.shape]
     found = {"G": G, "into": into}
     for name, start, gated in (("at 0", 0.0, [linear]), ("both", 1.0, both)):
-        gate = torch.full((linear.weight.shape[1],), start, dtype=torch.float64, requires_grad=True)  # type: ignore[operator, index]
-        handles = [m.register_forward_pre_hook(lambda module, args, gate=gate: (args[0] * gate,)) for m in gated]  # type: ignore[misc]
+        gate = torch.full((linear.weight.shape[1],), start, dtype=torch.float64, requires_grad=True)
+        handles = [m.register_forward_pre_hook(lambda module, args, gate=gate: (args[0] * gate,)) for m in gated]
         (found[name],) = torch.autograd.grad(model(**batch).loss, gate)
         for handle in handles:
             handle.remove()

@@ -36,7 +36,7 @@ def neurons_left(pruned: Mapping[float, Mapping[str, Any]], flops: float) -> lis
     masks = [torch.as_tensor(mask).cpu().numpy() for mask in pruned[flops]["masks"]]
     if wrong := [mask.shape for mask in masks if mask.ndim != 1 or mask.size % _ROWS]:
         raise ValueError(f"a mask of shape {wrong[0]}: expected (neurons,), a multiple of {_ROWS}")
-    layout = [[f"layer {n}" for n in range(1, len(masks) + 1)], ["score"] * len(masks)]
+    layout: list[Any] = [[f"layer {n}" for n in range(1, len(masks) + 1)], ["score"] * len(masks)]
     _, axes = plt.subplot_mosaic(layout, figsize=(7.6, 4.4), height_ratios=(1.0, 1.5), layout="constrained")
     for (name, ax), mask in zip(axes.items(), masks, strict=False):
         ax.imshow(mask.reshape(_ROWS, -1), cmap="Greys", vmin=0.0, vmax=1.0, aspect="auto", interpolation="nearest")
