@@ -128,7 +128,7 @@ class _TwoFFNs(nn.Module):
 @exercise("12.3")
 def _mask_gradient(answer: Any) -> None:
     for seed, (d, N, rows, tokens, place) in enumerate([(3, 5, 4, 6, 1), (4, 7, 3, 5, 3), (2, 6, 5, 4, 1)]):
-        model = _TwoFFNs(d, N, 100 * seed)
+        model: Any = _TwoFFNs(d, N, 100 * seed)
         linear = model.maps[place]
         real = torch.arange(tokens)[None] < (torch.arange(rows) % (tokens - 1) + 2)[:, None]
         inputs = {"x": normal(rows, tokens, d, seed=seed + 50), "attention_mask": real.long()}
