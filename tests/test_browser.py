@@ -32,6 +32,8 @@ results = results.assign(split="validation", seed=0)
 turn = {"magnitude": start.abs(), "movement": start.sin(), "kept": start > 0, "result": "error 0.5"}
 turns = {0.0: turn, 0.5: turn | {"kept": start.abs() > 1}}
 keep = start.abs() > 1
+some = torch.arange(32) % 3 > 0
+budgets = {0.5: {"masks": [~some, some], "score": 60.0}, 0.9: {"masks": [some, some], "score": 95.0}}
 frames = [{"step": 0, "density": 1.0, "score": 50.0, "weights": start, "kept": start != 0}]
 frames += [{"step": 9, "density": 0.5, "score": 90.0, "weights": 1.2 * start, "kept": keep}]"""
 CALLS = {
@@ -40,6 +42,7 @@ CALLS = {
     "explore": "results",
     "hard_concrete_gate": "",
     "layer_history": "history",
+    "neurons_left": "budgets",
     "removal": "lambda w: w.sin().square().sum(), {'start': start.ravel(), 'end': 2 * start.ravel()}",
     "schedules": "",
     "scores_and_mask": "torch.arange(200.0).reshape(20, 10).cos()",

@@ -36,7 +36,7 @@ course.figures.style course.figures.matrices course.figures.movement course.figu
 course.figures.comparisons course.figures.first_order
 course.figures.dial course.figures.results course.figures.distillation
 course.figures.anatomy course.figures.structure course.figures.audit course.figures.gradient_free
-course.figures.published
+course.figures.published course.figures.budgets
 course.figures.mechanism course.figures.selection course.figures.score_gradient course.figures.swaps
 course.figures.during_training course.figures.deployment course.figures.neurons course.figures course.notebook
 course.widgets course.exercises.tools

@@ -199,6 +199,17 @@ def test_scores_and_threshold_has_a_slider_for_lambda_and_one_for_time(calls):
             course.widgets.scores_and_threshold(wrong)
 
 
+def test_neurons_left_has_a_slider_over_the_budgets(calls):
+    some = torch.arange(32) % 3 > 0
+    pruned = {flops: {"masks": [some], "score": 100 * flops} for flops in (0.5, 0.9, 0.6)}
+    budget = slider(course.widgets.neurons_left(pruned), "budget")
+    assert budget.options == (("90 %", 0.9), ("60 %", 0.6), ("50 %", 0.5))
+    budget.value = 0.6
+    assert calls[-1] == ("neurons_left", (pruned, 0.6), {})
+    with pytest.raises(ValueError, match="no budget"):
+        course.widgets.neurons_left({})
+
+
 def test_removal_draws_one_weight_of_each_vector(calls):
     def loss(w):
         return (w - 1).square().sum()

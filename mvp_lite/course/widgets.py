@@ -24,6 +24,7 @@ __all__ = [
     "explore",
     "hard_concrete_gate",
     "layer_history",
+    "neurons_left",
     "removal",
     "schedules",
     "scores_and_mask",
@@ -189,6 +190,28 @@ def scores_and_threshold(runs: Mapping[float, Sequence[Mapping[str, Any]]]) -> A
     strength = ipywidgets.SelectionSlider(options=options, description="λ", style=style, layout=layout)
     last = lengths.pop() - 1  # the runs differ there; at the start they are one
     return _drawn(draw, lam=strength, moment=_slider(ipywidgets.IntSlider, "moment", last, 0, last))
+
+
+def neurons_left(pruned: Mapping[float, Mapping[str, Any]]) -> Any:
+    """A slider over budgets of operations: the neurons that each pays for, and the score of what is left.
+
+    Args:
+        pruned: budget -> {"masks", "score"} as `figures.neurons_left` takes them.
+
+    Raises:
+        ValueError: no budget.
+    """
+    if not pruned:
+        raise ValueError("pruned is empty: there is no budget to show")
+
+    def draw(budget: float) -> None:
+        figures.neurons_left(pruned, budget)
+
+    options = [(f"{100 * flops:g} %", flops) for flops in sorted(pruned, reverse=True)]
+    style, layout = {"description_width": "6.5em"}, {"width": "28em"}
+    return _drawn(
+        draw, budget=ipywidgets.SelectionSlider(options=options, description="budget", style=style, layout=layout)
+    )
 
 
 def softened(logits: Any, labels: Sequence[str] | None = None) -> Any:

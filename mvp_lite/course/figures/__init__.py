@@ -10,6 +10,7 @@ from mvp_lite.course.figures.anatomy import (
     weights_left,
 )
 from mvp_lite.course.figures.audit import points_lost, printed_and_released, printed_by_task
+from mvp_lite.course.figures.budgets import neurons_left
 from mvp_lite.course.figures.comparisons import predicted_measured, shares
 from mvp_lite.course.figures.deployment import file_sizes, gains, runs, speed_ups
 from mvp_lite.course.figures.dial import dial, score_against_dial
@@ -83,6 +84,7 @@ __all__ = [
     "loss_by_mask_and_score",
     "matrix",
     "neurons_by_layer",
+    "neurons_left",
     "operations_by_task",
     "optimizer_scores",
     "overtaking",
