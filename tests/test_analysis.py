@@ -113,6 +113,38 @@ def test_a_grid_that_cannot_be_made_says_why():
         analysis.common_densities(one[(one["method"] == "dense") | (one["density"] < 0.5)], ["dense", "magnitude"])
 
 
+RUNS = pd.DataFrame(
+    [(False, 0.01, 60.0), (False, 1.0, 80.0), (True, 0.1, 73.0), (True, 1.0, 81.0), (True, 0.001, 10.0)],
+    columns=["distil", "kept", "score"],
+).assign(task="a", method="l0")
+
+
+def test_what_a_teacher_adds_is_read_off_at_the_same_density():
+    gains = analysis.teacher_gains(RUNS)
+    assert list(gains.columns) == ["task", "method", "kept", "with", "without", "gain"]
+    np.testing.assert_allclose(gains["kept"], [0.01, 0.1, 1.0])  # 0.001 has no run without a teacher below it
+    np.testing.assert_allclose(gains["without"], [60.0, 70.0, 80.0])
+    np.testing.assert_allclose(gains["with"], [41.5, 73.0, 81.0])
+    np.testing.assert_allclose(gains["gain"], [-18.5, 3.0, 1.0])
+    more = pd.concat([RUNS, RUNS.assign(task="b", score=-RUNS["score"])])
+    assert analysis.teacher_gains(more)["task"].tolist() == ["a"] * 3 + ["b"] * 3
+    renamed = RUNS.rename(columns={"score": "other"})
+    assert analysis.teacher_gains(renamed, "other")["gain"].tolist() == gains["gain"].tolist()
+
+
+@pytest.mark.parametrize(
+    ("runs", "message"),
+    [
+        (RUNS.drop(columns="kept"), "lacks the column 'kept'"),
+        (RUNS[RUNS["distil"]], "no run without a teacher for a, l0"),
+        (pd.concat([RUNS, RUNS.tail(1)]), "two runs of one density with a teacher"),
+    ],
+)
+def test_gains_that_cannot_be_read_off(runs, message):
+    with pytest.raises(ValueError, match=message):
+        analysis.teacher_gains(runs)
+
+
 def test_comparable_runs_are_of_one_split_one_teacher_and_one_scope():
     cells = [
         ("validation", "movement", "local", False),

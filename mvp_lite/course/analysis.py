@@ -1,4 +1,4 @@
-"""Statistics of runs: means over seeds, paired leads of one method over another, and where two curves cross.
+"""Statistics of runs: means over seeds, leads of one method over another, gains with a teacher, crossings of curves.
 
 `results` is always a table of runs with the columns of a results file; scores are in percent.
 """
@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -26,6 +26,7 @@ __all__ = [
     "paired",
     "score_table",
     "summarize",
+    "teacher_gains",
     "unlabeled_names",
 ]
 
@@ -213,14 +214,51 @@ def common_densities(results: pd.DataFrame, methods: Sequence[str]) -> pd.DataFr
         if mine.empty:
             raise ValueError(f"methods={method!r} is not in results (found: {', '.join(table['method'].unique())})")
         curves[method] = mine.set_index("density")["mean"]
+    if (table := _on_one_grid(curves)).empty:
+        raise ValueError(f"no density is common to {', '.join(methods)}: their ranges do not overlap")
+    return table
+
+
+def _on_one_grid(curves: Mapping[str, pd.Series]) -> pd.DataFrame:
+    """Curves (density -> score) at all densities that one of them has and all reach, linear in log(density)."""
     low = max(curve.index.min() for curve in curves.values())
     high = min(curve.index.max() for curve in curves.values())
-    if low > high:
-        raise ValueError(f"no density is common to {', '.join(methods)}: their ranges do not overlap")
     density = np.unique(np.concatenate([curve.index for curve in curves.values()]))
     density = density[(density >= low) & (density <= high)]
     log = {name: np.interp(np.log(density), np.log(curve.index), curve) for name, curve in curves.items()}
     return pd.DataFrame(log, index=pd.Index(density, name="density"))
+
+
+def teacher_gains(runs: pd.DataFrame, column: str = "score") -> pd.DataFrame:
+    """What a teacher adds: the score with one minus the score without, at the same density.
+
+    As in `common_densities` the two curves of a task and a method are compared at every density that one of them has
+    and both reach, and read off linearly in log(density).
+
+    Args:
+        runs: columns task, method, distil (bool), kept (a fraction) and `column`; one run for each density of a curve.
+
+    Returns:
+        Columns task, method, kept, with, without and gain, in the order of `runs`.
+
+    Raises:
+        ValueError: a missing column, two runs of one curve with the same density, a curve without its partner.
+    """
+    require_columns("runs", runs, "task", "method", "distil", "kept", column)
+    found = []
+    for (task, method), rows in runs.groupby(["task", "method"], sort=False):
+        curves = {
+            name: rows[rows["distil"] == distil].set_index("kept")[column].sort_index()
+            for name, distil in (("with", True), ("without", False))
+        }
+        for name, curve in curves.items():
+            if curve.empty or not curve.index.is_unique:
+                wrong = "two runs of one density" if len(curve) else "no run"
+                raise ValueError(f"runs has {wrong} {name} a teacher for {task}, {method}")
+        table = _on_one_grid(curves).rename_axis("kept").reset_index()
+        found.append(table.assign(task=str(task), method=str(method), gain=table["with"] - table["without"]))
+    columns = ["task", "method", "kept", "with", "without", "gain"]
+    return pd.concat(found, ignore_index=True)[columns] if found else pd.DataFrame(columns=columns)
 
 
 def unlabeled_names(results: pd.DataFrame) -> pd.Series:

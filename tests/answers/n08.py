@@ -35,7 +35,12 @@ def mixed_by_hand(student, teacher, labels, T, alpha_ce, alpha_kd):
     return alpha_ce * ce + alpha_kd * kd_by_logs(student, teacher, T)
 
 
-def mixed_slip(formula):
+def mixed_by_loop(student, teacher, labels, T, alpha_ce, alpha_kd):
+    ce = sum(z.logsumexp(0) - z[y] for z, y in zip(student, labels, strict=True)) / len(labels)
+    return alpha_ce * ce + alpha_kd * kd_by_loop(student, teacher, T)
+
+
+def mixed_with(formula):
     """The mixed loss with one of its parts replaced: ce and kd (with T squared) are the right ones."""
 
     def loss(student, teacher, labels, T, alpha_ce, alpha_kd):
@@ -49,24 +54,72 @@ def raw(z, t, T, reduction="none"):
     return F.kl_div(torch.softmax(z / T, 1), torch.softmax(t / T, 1), reduction=reduction)
 
 
-def broken_loss(student, teacher, labels, T, alpha_ce, alpha_kd):
-    return alpha_ce * F.cross_entropy(student / T, labels) + alpha_kd * raw(student, teacher, T).mean()
+def gradient(W, M, X, teacher, labels, T, alpha_ce, alpha_kd):
+    z = X @ (W * M).T
+    y = F.one_hot(labels, len(W))
+    pulled = alpha_ce * (torch.softmax(z, 1) - y)
+    pulled = pulled + alpha_kd * T * (torch.softmax(z / T, 1) - torch.softmax(teacher / T, 1))
+    return pulled.T @ X / len(X) * W
 
 
-def span(student, teacher, positions, T, alpha_ce, alpha_kd):
-    start, end = (mixed(student[i], teacher[i], positions[i], T, alpha_ce, alpha_kd) for i in (0, 1))
-    return (start + end) / 2
+def gradient_by_autograd(W, M, X, teacher, labels, T, alpha_ce, alpha_kd):
+    mask = M.to(W.dtype).clone().requires_grad_()
+    mixed(X @ (W * mask).T, teacher, labels, T, alpha_ce, alpha_kd).backward()
+    return mask.grad
 
 
-def span_by_parts(student, teacher, positions, T, alpha_ce, alpha_kd):
-    ce = torch.stack([F.cross_entropy(z, at) for z, at in zip(student, positions, strict=True)])
-    kd = torch.stack([kd_by_logs(z, t, T) for z, t in zip(student, teacher, strict=True)])
-    return alpha_ce * ce.mean() + alpha_kd * kd.mean()
+def gradient_by_loop(W, M, X, teacher, labels, T, alpha_ce, alpha_kd):
+    G = torch.zeros_like(W)
+    for x, t, label in zip(X, teacher, labels, strict=True):
+        z = (W * M) @ x
+        pull = alpha_ce * torch.softmax(z, 0) + alpha_kd * T * (torch.softmax(z / T, 0) - torch.softmax(t / T, 0))
+        pull[label] -= alpha_ce
+        G += torch.outer(pull, x) / len(X)
+    return G * W
 
 
-def span_joined(student, teacher, positions, T, alpha_ce, alpha_kd):
-    ce = sum(F.cross_entropy(z, at) for z, at in zip(student, positions, strict=True)) / 2
-    return alpha_ce * ce + alpha_kd * kd_by_logs(torch.cat(student, 1), torch.cat(teacher, 1), T)
+def gradient_with(last, forward=lambda W, M: W * M, label_T=lambda T: 1.0, teacher_T=lambda T: T, factor=lambda T: T):
+    """The gradient with one of its parts replaced."""
+
+    def found(W, M, X, teacher, labels, T, alpha_ce, alpha_kd):
+        z = X @ forward(W, M).T
+        ce = torch.softmax(z / label_T(T), 1) - F.one_hot(labels, len(W))
+        kd = torch.softmax(z / T, 1) - torch.softmax(teacher / teacher_T(T), 1)
+        return last((alpha_ce * ce + alpha_kd * factor(T) * kd).T @ X / len(X), W, M)
+
+    return found
+
+
+def times_W(G, W, M):
+    return G * W
+
+
+def tokens(student, teacher, labels, T):
+    real = labels != -100
+    return kd_by_logs(student[real], teacher[real], T)
+
+
+def tokens_by_weights(student, teacher, labels, T):
+    log_p, log_q = (torch.log_softmax(z / T, -1) for z in (teacher, student))
+    kl = (log_p.exp() * (log_p - log_q)).sum(-1)
+    weight = (labels >= 0).to(kl.dtype)
+    return T * T * (kl * weight).sum() / weight.sum()
+
+
+def kl_of(student, teacher, T):
+    log_p, log_q = (torch.log_softmax(z / T, -1) for z in (teacher, student))
+    return (log_p.exp() * (log_p - log_q)).sum(-1)
+
+
+def kd_over_examples(z, t, T):
+    """Softmax over the wrong dimension."""
+    p, q = torch.softmax(t / T, 0), torch.softmax(z / T, 0)
+    return T**2 * (p * (p / q).log()).sum(1).mean()
+
+
+def kl_over_positions(z, t, T):
+    p, q = torch.softmax(t / T, 1), torch.softmax(z / T, 1)
+    return (p * (p / q).log()).sum(2)
 
 
 def stub(*_):
@@ -74,76 +127,114 @@ def stub(*_):
 
 
 RIGHT = {
-    "8.1": [kd_by_logs, kd_by_loop],
-    "8.2": [mixed, mixed_by_hand],
-    "8.3": [span, span_by_parts],
+    "8.1": [mixed, mixed_by_hand, mixed_by_loop],
+    "8.2": [gradient, gradient_by_autograd, gradient_by_loop],
+    "8.3": [tokens, tokens_by_weights],
 }
 
 WRONG = {
     "8.1": {
         "stub": stub,
-        "number": lambda *a: kd_by_logs(*a).item(),
-        "detached": lambda z, t, T: kd_by_logs(z.detach(), t, T),
-        "T squared forgotten": kd_torch,
-        "T once": lambda z, t, T: T * kd_torch(z, t, T),
-        "divided by T squared": lambda z, t, T: kd_torch(z, t, T) / T**2,
-        "mean over entries": lambda z, t, T: T**2 * kd_torch(z, t, T, "none").mean(),
-        "sum over rows": lambda z, t, T: T**2 * kd_torch(z, t, T, "sum"),
-        "per row": lambda z, t, T: T**2 * kd_torch(z, t, T, "none").sum(1),
-        "student first": lambda z, t, T: kd_by_logs(t, z, T),
-        "cross-entropy": lambda z, t, T: (
-            -(T**2) * (torch.softmax(t / T, 1) * torch.log_softmax(z / T, 1)).sum(1).mean()
-        ),
-        "sign": lambda *a: -kd_by_logs(*a),
-        "no temperature": lambda z, t, T: T**2 * kd_torch(z, t, 1.0),
-        "times T": lambda z, t, T: T**2 * kd_torch(z, t, 1 / T),
-        "teacher not softened": lambda z, t, T: T**2 * kd_torch(z, t * T, T),
-        "student not softened": lambda z, t, T: T**2 * kd_torch(z * T, t, T),
-        "over rows": lambda z, t, T: kd_by_logs(z.T, t.T, T),
-        "squared error of the logits": lambda z, t, T: (z - t).square().mean(),
-    },
-    "8.2": {
-        "stub": stub,
-        "as it was": broken_loss,
+        "number": lambda *a: mixed(*a).item(),
         "detached": lambda z, *a: mixed(z.detach(), *a),
-        "no logarithm": mixed_slip(lambda ce, kd, a, b, z, t, y, T: a * ce + b * T**2 * raw(z, t, T, "batchmean")),
-        "no logarithm, no T squared": mixed_slip(
+        "no logarithm": mixed_with(lambda ce, kd, a, b, z, t, y, T: a * ce + b * T**2 * raw(z, t, T, "batchmean")),
+        "no logarithm, no T squared": mixed_with(
             lambda ce, kd, a, b, z, t, y, T: a * ce + b * raw(z, t, T, "batchmean")
         ),
-        "mean over entries": mixed_slip(lambda ce, kd, a, b, z, *_: a * ce + b * kd / z.shape[1]),
-        "T squared forgotten": mixed_slip(lambda ce, kd, a, b, z, t, y, T: a * ce + b * kd / T**2),
-        "both": mixed_slip(lambda ce, kd, a, b, z, t, y, T: a * ce + b * kd / T**2 / z.shape[1]),
-        "labels softened": mixed_slip(lambda ce, kd, a, b, z, t, y, T: a * F.cross_entropy(z / T, y) + b * kd),
-        "T squared on both": mixed_slip(lambda ce, kd, a, b, z, t, y, T: a * ce * T**2 + b * kd),
-        "weights exchanged": mixed_slip(lambda ce, kd, a, b, *_: b * ce + a * kd),
-        "no weights": mixed_slip(lambda ce, kd, *_: ce + kd),
-        "teacher alone": mixed_slip(lambda ce, kd, a, b, *_: b * kd),
-        "labels alone": mixed_slip(lambda ce, kd, a, b, *_: a * ce),
-        "student first": mixed_slip(lambda ce, kd, a, b, z, t, y, T: a * ce + b * kd_by_logs(t, z, T)),
-        "logarithms in both": mixed_slip(
+        "mean over entries": mixed_with(lambda ce, kd, a, b, z, *_: a * ce + b * kd / z.shape[1]),
+        "sum over examples": mixed_with(lambda ce, kd, a, b, z, *_: a * ce + b * kd * len(z)),
+        "T squared forgotten": mixed_with(lambda ce, kd, a, b, z, t, y, T: a * ce + b * kd / T**2),
+        "T once": mixed_with(lambda ce, kd, a, b, z, t, y, T: a * ce + b * kd / T),
+        "both": mixed_with(lambda ce, kd, a, b, z, t, y, T: a * ce + b * kd / T**2 / z.shape[1]),
+        "labels softened": mixed_with(lambda ce, kd, a, b, z, t, y, T: a * F.cross_entropy(z / T, y) + b * kd),
+        "T squared on both": mixed_with(lambda ce, kd, a, b, z, t, y, T: a * ce * T**2 + b * kd),
+        "weights exchanged": mixed_with(lambda ce, kd, a, b, *_: b * ce + a * kd),
+        "no weights": mixed_with(lambda ce, kd, *_: ce + kd),
+        "teacher alone": mixed_with(lambda ce, kd, a, b, *_: b * kd),
+        "labels alone": mixed_with(lambda ce, kd, a, b, *_: a * ce),
+        "student first": mixed_with(lambda ce, kd, a, b, z, t, y, T: a * ce + b * kd_by_logs(t, z, T)),
+        "cross-entropy": mixed_with(
+            lambda ce, kd, a, b, z, t, y, T: (
+                a * ce - b * T**2 * (torch.softmax(t / T, 1) * torch.log_softmax(z / T, 1)).sum(1).mean()
+            )
+        ),
+        "no temperature": mixed_with(lambda ce, kd, a, b, z, t, y, T: a * ce + b * T**2 * kd_torch(z, t, 1.0)),
+        "times T": mixed_with(lambda ce, kd, a, b, z, t, y, T: a * ce + b * T**2 * kd_torch(z, t, 1 / T)),
+        "teacher not softened": mixed_with(lambda ce, kd, a, b, z, t, y, T: a * ce + b * T**2 * kd_torch(z, t * T, T)),
+        "student not softened": mixed_with(lambda ce, kd, a, b, z, t, y, T: a * ce + b * T**2 * kd_torch(z * T, t, T)),
+        "over examples": mixed_with(lambda ce, kd, a, b, z, t, y, T: a * ce + b * kd_over_examples(z, t, T)),
+        "logarithms in both": mixed_with(
             lambda ce, kd, a, b, z, t, y, T: (
                 a * ce
                 + b * T**2 * F.kl_div(torch.log_softmax(z / T, 1), torch.log_softmax(t / T, 1), reduction="batchmean")
             )
         ),
-        "teacher in its place for labels": mixed_slip(
+        "teacher in its place for labels": mixed_with(
             lambda ce, kd, a, b, z, t, *_: a * F.cross_entropy(z, t.argmax(1)) + b * kd
         ),
     },
+    "8.2": {
+        "stub": stub,
+        "mask left in": gradient_with(lambda G, W, M: G * W * M),
+        "W forgotten": gradient_with(lambda G, W, M: G),
+        "of the weights": gradient_with(lambda G, W, M: G * M),
+        "of the step": gradient_with(lambda G, W, M: -G * W),
+        "sum": lambda W, M, X, *a: gradient(W, M, X, *a) * len(X),
+        "T forgotten": gradient_with(times_W, factor=lambda T: 1.0),
+        "T squared": gradient_with(times_W, factor=lambda T: T * T),
+        "labels softened": gradient_with(times_W, label_T=lambda T: T),
+        "teacher not softened": gradient_with(times_W, teacher_T=lambda T: 1.0),
+        "weights exchanged": lambda *a: gradient(*a[:-2], a[-1], a[-2]),
+        "labels alone": lambda *a: gradient(*a[:-1], 0.0),
+        "teacher alone": lambda *a: gradient(*a[:-2], 0.0, a[-1]),
+        "dense forward": gradient_with(times_W, forward=lambda W, M: W),
+        "teacher's sign": gradient_with(times_W, factor=lambda T: -T),
+        "transposed": lambda *a: gradient(*a).T,
+        "in place": lambda W, *a: W.mul_(gradient(W, *a)),
+    },
     "8.3": {
         "stub": stub,
-        "sum": lambda *a: 2 * span(*a),
-        "start alone": lambda z, t, at, *a: mixed(z[0], t[0], at[0], *a),
-        "end alone": lambda z, t, at, *a: mixed(z[1], t[1], at[1], *a),
-        "pair": lambda z, t, at, *a: tuple(mixed(z[i], t[i], at[i], *a) for i in (0, 1)),
-        "teacher's ends exchanged": lambda z, t, *a: span(z, t[::-1], *a),
-        "positions exchanged": lambda z, t, at, *a: span(z, t, at[::-1], *a),
-        "weights exchanged": lambda z, t, at, T, a, b: span(z, t, at, T, b, a),
-        "one distribution": span_joined,
-        "T squared forgotten": lambda z, t, at, T, a, b: span(z, t, at, T, a, b / T**2),
-        "labels forgotten": lambda z, t, at, T, a, b: span(z, t, at, T, 0.0, b),
-        "teacher forgotten": lambda z, t, at, T, a, b: span(z, t, at, T, a, 0.0),
-        "detached": lambda z, *a: span([x.detach() for x in z], *a),
-        "in place": lambda z, t, *a: span(z, [x.sub_(1.0) for x in t], *a),
+        "number": lambda *a: tokens(*a).item(),
+        "detached": lambda z, *a: tokens(z.detach(), *a),
+        "padding counts": lambda z, t, y, T: T**2 * kl_of(z, t, T).mean(),
+        "divided by all": lambda z, t, y, T: T**2 * (kl_of(z, t, T) * (y != -100)).mean(),
+        "over sequences": lambda z, t, y, T: T**2 * kl_of(z, t, T)[y != -100].sum() / len(z),
+        "batchmean of all": lambda z, t, y, T: (
+            T**2 * F.kl_div(torch.log_softmax(z / T, 2), torch.softmax(t / T, 2), reduction="batchmean")
+        ),
+        "mean of means": lambda z, t, y, T: T**2 * ((kl_of(z, t, T) * (y != -100)).sum(1) / (y != -100).sum(1)).mean(),
+        "T squared forgotten": lambda z, t, y, T: tokens(z, t, y, T) / T**2,
+        "T once": lambda z, t, y, T: tokens(z, t, y, T) / T,
+        "summed": lambda z, t, y, T: tokens(z, t, y, T) * (y != -100).sum(),
+        "padding alone": lambda z, t, y, T: T**2 * kl_of(z, t, T)[y == -100].mean(),
+        "class 0 left out": lambda z, t, y, T: T**2 * kl_of(z, t, T)[y > 0].mean(),
+        "student first": lambda z, t, y, T: tokens(t, z, y, T),
+        "by position": lambda z, t, y, T: T**2 * kl_of(z, t, T) * (y != -100),
+        "softmax over positions": lambda z, t, y, T: T**2 * kl_over_positions(z, t, T)[y != -100].mean(),
+    },
+}
+
+
+SAID = {
+    "8.1": {
+        "no logarithm": "use log_softmax in its first argument$",
+        "both": "T squared is missing, and the mean is over the examples",
+        "labels softened": "the loss of the labels has no temperature$",
+        "cross-entropy": r"subtract the teacher's entropy \(the gradient is right\)$",
+        "student first": r"the sum is of p log\(p / q\)$",
+    },
+    "8.2": {
+        "mask left in": "no mask: else pruned weights never return$",
+        "of the weights": r"that of the scores is G \* W$",
+        "T squared": "one T goes with the derivative$",
+        "labels softened": "the labels' term has no temperature$",
+        "dense forward": r"uses W \* M, not W$",
+    },
+    "8.3": {
+        "padding counts": "leave out those with the label -100$",
+        "divided by all": "the mean divides by all positions$",
+        "over sequences": "not over the sequences$",
+        "mean of means": "each position the same$",
+        "class 0 left out": "the label of class 0 is no padding",
     },
 }

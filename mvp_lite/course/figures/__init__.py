@@ -14,7 +14,7 @@ from mvp_lite.course.figures.budgets import neurons_left
 from mvp_lite.course.figures.comparisons import predicted_measured, shares
 from mvp_lite.course.figures.deployment import file_sizes, gains, runs, speed_ups
 from mvp_lite.course.figures.dial import dial, score_against_dial
-from mvp_lite.course.figures.distillation import by_temperature, softened, teacher_gains
+from mvp_lite.course.figures.distillation import by_temperature, scores_by_lesson, softened, teacher_gains
 from mvp_lite.course.figures.during_training import column_masks, optimizer_scores, paired_errors, score_histograms
 from mvp_lite.course.figures.first_order import dot_plot, removal, scores_measured
 from mvp_lite.course.figures.gates import (
@@ -117,6 +117,7 @@ __all__ = [
     "scores_and_mask",
     "scores_and_threshold",
     "scores_by_iteration",
+    "scores_by_lesson",
     "scores_by_norm",
     "scores_measured",
     "shares",
