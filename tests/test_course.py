@@ -17,9 +17,9 @@ def test_every_name_is_there():
     assert dir(course) == sorted(course.__all__)
     for name in course.__all__:
         assert getattr(course, name) is not None
-    assert course.figures is figures and course.Ledger(3).notebook == 3
-    with pytest.raises(AttributeError, match=r"'mvp_lite\.course' has no attribute 'ledgers'"):
-        _ = course.ledgers
+    assert course.figures is figures and callable(course.check)
+    with pytest.raises(AttributeError, match=r"'mvp_lite\.course' has no attribute 'checks'"):
+        _ = course.checks
 
 
 def test_the_course_is_not_spilled_into_the_package():
@@ -28,8 +28,8 @@ def test_the_course_is_not_spilled_into_the_package():
         assert getattr(mvp, name) is not None
     assert set(mvp.__all__).isdisjoint(course.__all__)
     assert mvp.Result.__module__ == "mvp_lite.train" and mvp.Task.__module__ == "mvp_lite.tasks.task"
-    with pytest.raises(AttributeError, match="'mvp_lite' has no attribute 'Ledger'"):
-        _ = mvp.Ledger
+    with pytest.raises(AttributeError, match="'mvp_lite' has no attribute 'figures'"):
+        _ = mvp.figures
 
 
 def loaded_by(code: str) -> str:
@@ -42,7 +42,7 @@ def loaded_by(code: str) -> str:
     ("use", "loaded"),
     [
         ("dir(course)", []),
-        ("course.Ledger(3)", []),
+        ("course.check", []),
         ("course.anatomy", []),
         ("course.exercises", []),
         ("course.analysis", ["pandas"]),

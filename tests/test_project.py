@@ -31,7 +31,7 @@ latency.variants latency.timing latency.report latency
 experiments.table experiments.subsets experiments.settings experiments.remedies experiments.recipes
 experiments.grid experiments.lambdas experiments.structured experiments.unlabeled experiments.sizes
 experiments.probes experiments.mechanism experiments
-course.equations course.ledger course.anatomy course.arguments course.analysis course.swaps
+course.equations course.anatomy course.arguments course.analysis course.swaps
 course.figures.style course.figures.matrices course.figures.movement course.figures.training course.figures.gates
 course.figures.comparisons course.figures.first_order
 course.figures.dial course.figures.results course.figures.distillation

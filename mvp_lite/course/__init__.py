@@ -14,11 +14,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from mvp_lite.course import analysis, anatomy, editions, exercises, figures, swaps, tables, widgets
     from mvp_lite.course.equations import check
-    from mvp_lite.course.ledger import Ledger
     from mvp_lite.course.notebook import setup
 
 __all__ = [
-    "Ledger",
     "analysis",
     "anatomy",
     "check",
@@ -33,7 +31,6 @@ __all__ = [
 
 #: Name -> its module; a module of this package stands for itself.
 _LAZY = {name: f"{__name__}.{name}" for name in __all__} | {
-    "Ledger": "mvp_lite.course.ledger",
     "check": "mvp_lite.course.equations",
     "setup": "mvp_lite.course.notebook",
 }
