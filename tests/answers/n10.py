@@ -155,6 +155,7 @@ WRONG = {
         "small columns": shrink_with(lambda W1, W2: W2.abs().amax(dim=0) > 1e-3),
         "the first output": shrink_with(lambda W1, W2: W2[0].ne(0)),
         "any zero": shrink_with(lambda W1, W2: W2.ne(0).all(dim=0)),
+        "rows or columns": shrink_with(lambda W1, W2: W1.ne(0).any(dim=1) | W2.ne(0).any(dim=0)),
         "nothing removed": lambda W1, b1, W2: (W1, b1, W2),
         "first biases": shrink_with(columns, lambda b1, alive: b1[: alive.sum()]),
         "whole bias": shrink_with(columns, lambda b1, alive: b1),
@@ -175,6 +176,9 @@ WRONG = {
             lambda W, columns, heads: values(W, heads) & columns.ne(0).any(dim=2).any(dim=0)
         ),
         "the dead": attention_with(lambda W, columns, heads: columns.eq(0).all(dim=2).all(dim=0)),
+        "columns that do not sum to 0": attention_with(
+            lambda W, columns, heads: columns.sum(dim=0).ne(0).any(dim=1),
+        ),
         "rows of the output": attention_with(
             lambda W, columns, heads: columns.reshape(heads, -1).ne(0).any(dim=1),
         ),
@@ -211,6 +215,10 @@ SAID = {
         "first biases": "the first biases, not those of the neurons that stay$",
         "no biases": "the biases are missing$",
         "nothing removed": "all 7 neurons are still there",
+        "rows or columns": "also if its row of W1 is not$",
+        "columns that do not sum to 0": "compare its entries with 0, not their sum$",
+        "small columns": "expected only exact zeros to go$",
+        "the dead": "the dead neurons, expected the others$",
     },
     "10.3": {
         "nothing removed": "all 5 heads are still there",
@@ -219,6 +227,8 @@ SAID = {
         "values": "still adds a constant$",
         "values and columns": "still adds a constant$",
         "the dead": "the dead heads, expected the others$",
+        "columns that do not sum to 0": "compare its entries with 0, not their sum$",
+        "inputs removed": "leave out rows of W and columns of W_O$",
         "repeat": "repeat_interleave, not repeat$",
         "first biases": "the first biases, not those of the heads that stay$",
         "first rows": "the first rows of W, not those of the heads that stay$",

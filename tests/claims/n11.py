@@ -207,6 +207,12 @@ def _(values):
     assert (values > 0).all() and values[-1] < 0.1 * values[0]
 
 
+@claims.claim("The first picture shows 7 iterations.")
+def _(points, frames):
+    C, iterations = r2_coefficients(points, sigma=0.5)
+    assert iterations == 7 and torch.equal(C, frames["iterations: 7"])
+
+
 @claims.claim("So $f(C)=0$ holds for $C=I$ and for no other $C$", above=True)
 def _(K, objective):
     assert torch.linalg.eigvalsh(K).min() > 1e-4  # f(C) = tr (I - C)' K (I - C) > 0 unless C = I
@@ -273,6 +279,7 @@ def _(r, points):
     assert torch.equal(scores.argsort(descending=True), r.argsort())
 
 
+@claims.claim("On these layers no reading gives between 3 and 20", above=True)
 @claims.claim("The absolute value takes one step or two", above=True)
 def _(counts):
     for printed, absolute, entrywise in counts:
@@ -378,7 +385,7 @@ def _(pruned, masks, k):
     assert k == 799 and all(torch.equal(a, b) for a, b in zip(masks, pruned.masks, strict=True))
 
 
-@claims.claim("which leaves 799 of the 2,048 neurons (notebook 12 shows why not 60 % of the neurons)")
+@claims.claim("The attention stays whole, so only 799 of the 2,048 neurons are left.")
 def _(pruned):
     assert sum(int(mask.sum()) for mask in pruned.masks) == 799 and sum(map(len, pruned.masks)) == 2048
     assert abs(pruned.flops - 0.6) < 0.001
@@ -389,10 +396,21 @@ def _(pruned):
     assert all(((scales == 0) | (scales == 1)).all() for scales in pruned.scales)
 
 
+@claims.claim("The dense model scores about 99 %, and pruning by the norm loses almost nothing.", above=True)
+def _(encoded, dense, found):
+    score = encoded.evaluate(dense)["score"]
+    assert score > 98.5 and found[found["option"] == "norm of outgoing weights"]["score"].min() > score - 1.5
+
+
 @claims.claim("Every score is far better than random selection, though none has seen a label.", above=True)
 def _(found):
     mean = found.groupby("option")["score"].mean()
     assert mean.drop("random").min() > mean["random"] + 3
+
+
+@claims.claim("On the toy, the best of these scores is the plain norm of the outgoing weights.", above=True)
+def _(found):
+    assert found.groupby("option")["score"].mean().idxmax() == "norm of outgoing weights"
 
 
 @claims.claim("the product is not better than R2 alone, and R2 is not better than the plain norm", above=True)

@@ -82,7 +82,7 @@ def _shrink_ffn(answer: Any) -> None:
         if not isinstance(got, tuple | list) or len(got) != 3:
             raise WrongAnswer("expected a tuple of three tensors, W1, b1 and W2")
         alive = W2.ne(0).any(dim=0)
-        _sizes(got, W1, W2, alive)
+        _which_neurons(got, W1, W2, alive)
         expected = (W1[alive], b1[alive], W2[:, alive])
         for name, mine, right in zip(("W1", "b1", "W2"), got, expected, strict=True):
             like(mine, right, name)
@@ -101,26 +101,27 @@ def _shrink_ffn(answer: Any) -> None:
         close(outputs_of[0], outputs_of[1], mistakes=hints, what="the output of your smaller FFN")
 
 
-def _sizes(got: Any, W1: Tensor, W2: Tensor, alive: Tensor) -> None:
-    """Raise for mistakes that show in the number of neurons."""
-    left = got[0].shape[0] if isinstance(got[0], Tensor) and got[0].dim() == 2 else None
-    by_rows, both = int(W1.ne(0).any(dim=1).sum()), int((alive & W1.ne(0).any(dim=1)).sum())
-    full = int(W2.ne(0).all(dim=0).sum())
-    if left == int(alive.sum()):
+def _which_neurons(got: Any, W1: Tensor, W2: Tensor, alive: Tensor) -> None:
+    """Raise for mistakes in the choice of the neurons."""
+    left, rows = got[0], W1.ne(0).any(dim=1)
+    if not isinstance(left, Tensor) or left.dim() != 2 or len(left) == int(alive.sum()):
         return
-    if left == len(W1):
-        raise WrongAnswer(f"all {left} neurons are still there: leave out those whose column of W2 is zero")
-    if left == by_rows:
-        raise WrongAnswer(
-            "select by columns of W2: a neuron with a zero row adds a constant, with a zero column nothing"
-        )
-    if left == both:
-        raise WrongAnswer(
-            "a neuron whose row is zero but whose column is not still adds W2[:, n] * gelu(b1[n]): it stays"
-        )
-    if left == full:
-        raise WrongAnswer("a neuron is dead if *all* entries of its column are zero, not if one of them is")
-    raise WrongAnswer(f"W1 has {left} neurons, expected {int(alive.sum())}: those with a non-zero column of W2")
+    if len(left) == len(W1):
+        raise WrongAnswer(f"all {len(W1)} neurons are still there: leave out those whose column of W2 is zero")
+    constant = "a neuron whose row is zero but whose column is not still adds W2[:, n] * gelu(b1[n]): it stays"
+    likely = [
+        (rows, "select by columns of W2: a neuron with a zero row adds a constant, with a zero column nothing"),
+        (rows & alive, constant),
+        (rows | alive, "a neuron goes if its column of W2 is zero, also if its row of W1 is not"),
+        (W2.ne(0).all(dim=0), "a neuron is dead if *all* entries of its column are zero, not if one of them is"),
+        (W2.sum(dim=0).ne(0), "a column that sums to 0 need not be zero: compare its entries with 0, not their sum"),
+        (W2.abs().amax(dim=0) > 1e-3, "a neuron with a small column is not dead: expected only exact zeros to go"),
+        (~alive, "these are the dead neurons, expected the others"),
+    ]
+    for chosen, hint in likely:
+        if left.shape == W1[chosen].shape and torch.allclose(left.double(), W1[chosen]):
+            raise WrongAnswer(hint)
+    raise WrongAnswer(f"W1 has {len(left)} neurons, expected {int(alive.sum())}: those with a non-zero column of W2")
 
 
 @exercise("10.3")
@@ -132,6 +133,8 @@ def _shrink_attention(answer: Any) -> None:
         columns = W_O.view(width, heads, size)
         columns[:, [0, 2]] = 0.0  # dead; the first too, so that the first rows are a wrong answer
         columns[:, 3, 0] = 0.0  # alive: its other columns are not zero
+        columns[:, 1] = 0.0
+        columns[:2, 1] = torch.tensor([[1.5], [-1.5]])  # alive, although all its columns sum to 0
         W.view(3, heads, size, width)[2, 1:4] = 0.0  # no values; the biases of those that are alive still count
         W_O[:, -1] *= 1e-6
         got = call(answer, W, b, W_O, heads)
@@ -172,15 +175,19 @@ def _which_heads(got: Any, W: Tensor, W_O: Tensor, heads: int, kept: Tensor) -> 
     left, size = got[0], len(kept) // heads
     if not isinstance(left, Tensor) or left.dim() != 3 or left.shape[1] == int(kept.sum()):
         return
+    if left.shape[2] != W.shape[2]:
+        raise WrongAnswer("the width of the input does not change: leave out rows of W and columns of W_O")
     columns = W_O.ne(0).any(dim=0)
     whole, values = columns.view(heads, size).all(dim=1), W[2].ne(0).view(heads, -1).any(dim=1)
     by_values = "select by the columns of W_O: a head whose value rows are zero still adds a constant"
+    by_sum = "a column that sums to 0 need not be zero: compare its entries with 0, not their sum"
     likely = [
         (torch.ones_like(kept), f"all {heads} heads are still there: leave out those with only zeros in W_O"),
         (columns, "a head stays or goes as a whole: it stays if any of its columns is not zero"),
         (whole.repeat_interleave(size), "a head is dead if *all* of its columns are zero, not if one of them is"),
         (values.repeat_interleave(size), by_values),
         (values.repeat_interleave(size) & kept, by_values),
+        (W_O.sum(dim=0).ne(0).view(heads, size).any(dim=1).repeat_interleave(size), by_sum),
         (~kept, "these are the dead heads, expected the others"),
     ]
     for chosen, hint in likely:

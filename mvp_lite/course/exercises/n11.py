@@ -37,6 +37,7 @@ def _r2(answer: Any) -> None:
         hints = {
             **{hint: _diagonal(K, alpha, step) for hint, step in _WRONG_STEPS.items()},
             "the kernel divides by 2 sigma^2, not by sigma^2": _diagonal(kernel(squares / sigma**2), alpha),
+            "the kernel divides by 2 sigma^2, not by 2 sigma": _diagonal(kernel(squares / (2 * sigma)), alpha),
             "the kernel uses the squared distance": _diagonal(kernel(squares.sqrt() / (2 * sigma**2)), alpha),
             "the kernel compares rows of W, not columns": _of_columns(W, sigma, alpha),
             "this stops after one step, as the signed rule does": _diagonal(K, alpha, stop="printed"),
@@ -46,7 +47,13 @@ def _r2(answer: Any) -> None:
             "this is C before the last step, expected C after it": _diagonal(K, alpha, back=1),
             "this is one step too many": _diagonal(K, alpha, back=-1),
             "every entry of C starts at 1 / N": _diagonal(K, alpha, start=1.0),
-            "C starts at 1 / N everywhere, not at a multiple of the identity": torch.ones(N, dtype=W.dtype) / N,
+            "C starts at 1 / N in every entry, not on the diagonal alone": _diagonal(
+                K, alpha, start=torch.eye(N, dtype=K.dtype) / N
+            ),
+            "every entry of C starts at 1 / N, not at the identity": torch.ones(N, dtype=W.dtype),
+            "the change is relative: divide by the sum of C, not by the number of its entries": _diagonal(
+                K, alpha, stop=lambda new, C: (new - C).abs().mean()
+            ),
         }
         finite = {hint: value for hint, value in hints.items() if bool(value.isfinite().all())}
         close(call(answer, W, sigma, alpha), expected, mistakes=finite, tol=1e-8)
@@ -56,16 +63,16 @@ def _diagonal(
     K: Tensor,
     alpha: float,
     step: Callable[[Tensor, Tensor], Tensor] = _step,
-    stop: str = "entrywise",
-    start: float | None = None,
+    stop: str | Callable[[Tensor, Tensor], Tensor] = "entrywise",
+    start: float | Tensor | None = None,
     back: int = 0,
 ) -> Tensor:
     """R2's scores with a part of the method replaced; `back` steps before the end."""
-    C = torch.full_like(K, start or 1.0 / len(K))
-    path = [C]
+    change = STOPS[stop] if isinstance(stop, str) else stop
+    path = [torch.zeros_like(K) + (1.0 / len(K) if start is None else start)]
     for _ in range(500):
         path.append(step(K, path[-1]))
-        if not bool(path[-1].isfinite().all()) or float(STOPS[stop](path[-1], path[-2])) <= alpha:
+        if not bool(path[-1].isfinite().all()) or float(change(path[-1], path[-2])) <= alpha:
             break
     if back < 0:
         path.append(_step(K, path[-1]))
@@ -135,6 +142,9 @@ def _best_neurons(answer: Any) -> None:
             ],
             "the smallest D2 must become 0: subtract it": [
                 a * x / (x.max() - x.min()) for a, x in zip(R2, D2, strict=True)
+            ],
+            "normalize D2 before the product, not the product": [
+                (y - y.min()) / (y.max() - y.min()) for y in (a * x for a, x in zip(R2, D2, strict=True))
             ],
             "the two scores are multiplied, not added": [a + b for a, b in zip(R2, scaled, strict=True)],
             "only D2 is normalized, R2 is not": [

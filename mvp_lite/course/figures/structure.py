@@ -80,7 +80,7 @@ def speed_and_operations(runs: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ax.margins(y=0.15)
     ax.grid(visible=False, axis="y")
     ax.set_xlim(left=0.9)
-    ax.set_xlabel("times faster than dense; times fewer operations")
+    ax.set_xlabel("times as fast as dense; times fewer operations")
     ax.legend(loc="upper center", bbox_to_anchor=(0.4, -0.2), ncols=2)
     return ax
 
