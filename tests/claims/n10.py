@@ -403,7 +403,7 @@ def _(dense):
     assert 8 * 8 == 64 and 2 * dense.config.hidden_size == 256
 
 
-@claims.claim("their sum of absolute values varies by about 9 % from block to block by chance", above=True)
+@claims.claim("the sum of their absolute values varies by about 9 % from block to block by chance", above=True)
 def _():
     assert round(100 * math.sqrt((math.pi / 2 - 1) / 64)) == 9
     sums = np.abs(np.random.default_rng(0).standard_normal((20_000, 64))).sum(axis=1)
