@@ -40,6 +40,8 @@ def _lead(answer: Any) -> None:
             "means over different tasks are compared: leave out seeds that lack a run": each.mean(),
             "every run is counted by itself: leave out seeds that lack a run": A.nanmean() - B.nanmean(),
             "a run that only one method has is left out, the other tasks of that seed are not": (A - B).nanmean(),
+            "a seed that lacks a run is averaged over fewer tasks: leave it out": (A - B).nanmean(dim=0).mean(),
+            "a missing run is no lead of 0: leave out the seed": (A - B).nan_to_num().mean(),
         }
         close(got[0], mean, mistakes=hints, what="the mean lead")
         unpaired = (complete_A.var() + complete_B.var()).sqrt()
@@ -62,7 +64,8 @@ def _lead(answer: Any) -> None:
 
 @exercise("7.2")
 def _sign_flip(answer: Any) -> None:
-    cases = [
+    cases = [  # in the first, no two mistakes give the same number
+        [-4.0, 1.0, -2.0, -0.5, -3.0],
         [3.0, 1.0, 4.0],
         [2.5, -0.5, 1.5, 3.0, 1.0],
         [-4.0, 1.0, -2.0, 0.5],
@@ -88,6 +91,9 @@ def _sign_flip(answer: Any) -> None:
             "'at least as large' counts the observed leads themselves": (sums.abs() > abs(observed)).double().mean(),
             "this is the share of smaller leads, expected the others": 1.0 - expected,
             "this counts signs alone; magnitudes matter too": positive,
+            "the observed sum needs its absolute value, too": (sums.abs() >= observed).double().mean(),
+            "'at least as large', not 'at most'": (sums.abs() <= abs(observed)).double().mean(),
+            "this is the smallest possible value (7.4): count the flips": torch.tensor(2.0 ** (1 - m)).double(),
             "the observed leads are already one of the 2 ** m": (expected * 2**m + 1.0) / (2**m + 1.0),
         }
         close(got, expected, mistakes=hints)
@@ -116,6 +122,7 @@ def _crossings(answer: Any) -> None:
             "the two ends are exchanged: the crossing is nearer to the smaller difference": _swapped(v, d),
             "this is the middle of the interval, expected the crossing": _middle(v, d),
             "the order is wrong, expected ascending densities": expected.flip(0),
+            "the exponent is d0 / (d0 - d1), with a minus": _summed(v, d),
         }
         close(got, expected, mistakes=hints)
 
@@ -133,6 +140,11 @@ def _swapped(v: Tensor, d: Tensor) -> Tensor:
     x = v.log()
     found = [float(x[i + 1] - (x[i + 1] - x[i]) * d[i] / (d[i] - d[i + 1])) for i in _sign_changes(d)]
     return torch.tensor(found, dtype=torch.float64).exp()
+
+
+def _summed(v: Tensor, d: Tensor) -> Tensor:
+    found = [float(v[i] * (v[i + 1] / v[i]) ** (d[i] / (d[i] + d[i + 1]))) for i in _sign_changes(d)]
+    return torch.tensor(found, dtype=torch.float64)
 
 
 def _middle(v: Tensor, d: Tensor) -> Tensor:

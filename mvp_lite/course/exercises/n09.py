@@ -32,11 +32,15 @@ def _head_density(answer: Any) -> None:
         query, key, value, output = masks
         inputs = rows(query) + rows(key) + rows(value)
         expected = (inputs + rows(output.T)) / 4
+        across = (rows(query.T) + rows(key.T) + rows(value.T) + rows(output.T)) / 4
         exchanged = (rows(query.T) + rows(key.T) + rows(value.T) + rows(output)) / 4
         hints = {
             "in the output matrix a head has columns, not rows": (inputs + rows(output)) / 4,
             "rows and columns are exchanged: in query, key and value a head has rows": exchanged,
+            "in query, key and value a head has rows, not columns": across,
             "the output matrix is missing": inputs / 3,
+            "this is the sum of four fractions: divide by 4": 4 * expected,
+            "divide by the weights that a head owns, not by those kept": expected / expected.sum(),
             "a head has adjacent rows: rows 0 to width/heads - 1 are the first head": (
                 (strided(query) + strided(key) + strided(value) + strided(output.T)) / 4
             ),
@@ -63,6 +67,8 @@ def _concentration(answer: Any) -> None:
             "these are columns: sum over dim 1 for the rows": by_columns,
             "the ratio is inverted: observed variance over variance by chance": chance / seen,
             "this is the ratio of the standard deviations": expected.sqrt(),
+            "this is the variance alone: divide it by (9.6)": seen,
+            "count entries: these are the fractions kept in each row": expected / columns**2,
             "l is the number of entries in a row, not the number of rows": seen
             / (rows * v * (1 - v) * (N - rows) / (N - 1)),
         }
@@ -87,6 +93,7 @@ def _overlap(answer: Any) -> None:
             "this is a mean over matrices: pool the entries of all of them first": torch.stack(single).mean(),
             "divide by the entries that either keeps, not by all": both / flat[0].numel(),
             "divide by the entries that either keeps, not by those of the first": both / flat[0].double().sum(),
+            "divide by the entries that either keeps, not by those of the second": both / flat[1].double().sum(),
             "divide by the union: the sum of the two counts holds common entries twice": both
             / (flat[0].double().sum() + flat[1].double().sum()),
             "this is Dice's coefficient: divide by the union instead": 2
