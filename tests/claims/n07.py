@@ -91,7 +91,7 @@ def _(toy, bert):
     assert not bert.duplicated(["task", "method", "density"]).any()
 
 
-@claims.claim("magnitude falls steeply below 20 %, soft movement least", above=True)
+@claims.claim("below 20 % magnitude falls most, soft movement least", above=True)
 def _(bert, panels):
     for name in panels[1:]:
         falls = {m: on_line(bert, name, m, 0.2) - on_line(bert, name, m, 0.032) for m in [*LEARNED, "magnitude"]}
@@ -164,7 +164,7 @@ def _(recorded, toy):
     assert (runs["lr"] == tuning.loc[tuning["score"].idxmax(), "lr"]).all()
 
 
-@claims.claim("(Always giving one answer scores 33 %.)")
+@claims.claim("(A constant answer scores 33 %.)")
 def _():
     table = pd.read_csv(mvp.data_path("results", "toy_l0.csv"))
     rows = table[(table["task"] == "toy/inference") & (table["split"] == "validation")]
@@ -178,7 +178,7 @@ def _(same):
     assert scores["lr"][["soft_movement", "magnitude"]].tolist() == [1e-3, 3e-3]
 
 
-@claims.claim("it ends near 60 %, like magnitude, or still at chance level", above=True)
+@claims.claim("Soft movement ends near 60 %, like magnitude, or still at chance level", above=True)
 def _(after):
     magnitude, soft = after["100 steps, live"][["magnitude", "soft_movement"]]
     assert 52 < magnitude < 70 and (52 < soft < 70 or 30 < soft < 36) and soft < magnitude + 8
@@ -214,7 +214,7 @@ def _():
     assert constant.dropna().round(1).unique().tolist() == [50.9]
 
 
-@claims.claim("their means are within 2 points of magnitude in all four lines", above=True)
+@claims.claim("their means are within 2 points of magnitude on all four tasks", above=True)
 def _(by_steps):
     mean = by_steps[by_steps["method"] == OURS].groupby(["source", "steps"])["lead"].mean()
     assert mean.abs().max() < 2 and len(mean) == 4 and mean.index.get_level_values("steps").max() < 1000
@@ -229,7 +229,7 @@ def _(by_steps):
     assert (paraphrase < -30).sum() == 3 and (paraphrase.abs() < 1).sum() == 2
 
 
-@claims.claim("Now movement from magnitude is ahead on all three lines.", above=True)
+@claims.claim("Movement from magnitude is now ahead on all three tasks.", above=True)
 def _(leads_of_ours, leads_of_theirs):
     ahead = leads_of_ours(0.03)
     mean = ahead[ahead["method"] == OURS].groupby("source")["lead"].mean()
@@ -272,7 +272,7 @@ def _(means, chance):
     assert 0.32 < chance @ apart @ chance < 0.34
 
 
-@claims.claim("For MNLI's 9,815 that makes 0.4 points.", above=True)
+@claims.claim("For MNLI's 9,815 examples and 80 % that makes 0.4 points.", above=True)
 def _():
     assert all(round(100 * math.sqrt(a * (1 - a) / 9815), 1) == 0.4 for a in (0.76, 0.8, 0.84))
 
@@ -339,7 +339,7 @@ def _(delta_0, delta_1, movement, v1):
     assert [round(delta_0, 1), round(delta_1, 1)] == [3.2, -2.7] and v1 not in movement.index
 
 
-@claims.claim("a difference of two accuracies has a standard error of 0.5 to 0.6 points")
+@claims.claim("has a standard error of 0.5 to 0.6 points if their errors are independent")
 def _():
     for a, b in itertools.product((0.76, 0.8, 0.84), repeat=2):
         assert 0.005 < math.sqrt((a * (1 - a) + b * (1 - b)) / 9815) < 0.0061

@@ -153,7 +153,7 @@ def density_by_head(densities: Mapping[str, torch.Tensor]) -> NDArray[Any]:
         ax.grid(visible=False)
         ax.set_xlabel("head")
         ax.set_title(METHOD_STYLE[method].label)
-    axes[0].set_ylabel("layer")
+    axes[0].set_ylabel("layer (numbers: % kept)")
     return axes
 
 
@@ -242,7 +242,7 @@ def score_against_parameters(table: pd.DataFrame, ax: Axes | None = None) -> Axe
         ax.errorbar(x, mine["mean"], yerr=bars, capsize=2, elinewidth=0.8, label=label, **look.curve)
     low, high = 0.8 * table["parameters"].min() / 1000, 1.2 * table["parameters"].max() / 1000
     log_axis(ax, [value for value in (10, 20, 30, 50, 100, 200, 300, 500, 1000) if low <= value <= high])
-    ax.set_xlabel("non-zero parameters of the encoder (thousands)")
+    ax.set_xlabel("non-zero parameters, embeddings included (thousands)")
     ax.set_ylabel("score (%)")
     ax.legend(loc="best")
     return ax
