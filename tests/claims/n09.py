@@ -380,7 +380,7 @@ def _(heads):
     assert soft[0].max() < 0.04 and soft.mean(dim=1).argmin() == 0 and soft[3].mean() > 2 * soft[0].mean()
 
 
-@claims.claim("So it did in the recorded runs: what that layer keeps there is in its feed-forward part.", above=True)
+@claims.claim("So it did in the recorded runs, where that layer keeps feed-forward weights instead.", above=True)
 def _():
     recorded = pd.read_csv(mvp.data_path("results", "toy_layers.csv"))
     soft = "task == 'toy/inference' and density == 0.1 and not distil and method == 'soft_movement'"
