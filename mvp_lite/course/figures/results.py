@@ -159,7 +159,7 @@ def leads_by_steps(leads: pd.DataFrame, titles: Mapping[str, str] | None = None)
             several = rows[rows.duplicated("steps", keep=False)]
             ax.plot((1.1 + 0.08 * place) * several["steps"], several["lead"], label="_one seed", **dots)
         log_axis(ax, [10.0**power for power in range(6) if low / 10 < 10**power < 10 * high])
-        ax.set_xlim(low / 2, 1.5 * 1.12 ** len(sources) * high)
+        ax.set_xlim(low / 2, 2 * high)
         ax.set_title((titles or {}).get(method, METHOD_STYLE[method].label))
         ax.set_xlabel("optimizer steps")
     axes[0].set_ylabel("lead (points)")
