@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import torch
 from pages import said
+from pages import text as page
 
 import mvp_lite as mvp
 from mvp_lite import __main__ as command_line
@@ -24,6 +25,7 @@ from mvp_lite.experiments.unlabeled import (
     sample,
 )
 from mvp_lite.gradient_free import METHODS, prune_neurons
+from mvp_lite.gradient_free.methods import R2D2
 from mvp_lite.paths import data_path
 from mvp_lite.structure.shrinking import shrink
 from mvp_lite.tasks.loading import load_task
@@ -427,3 +429,28 @@ def test_what_is_said_of_the_open_choices(recorded):
     plain_fisher = recorded[(recorded["method"] == "fisher") & recorded["options"].isna() & (recorded["flops"] == 0.6)]
     plain_fisher = plain_fisher[plain_fisher["seed"] < 3].groupby("task")["score"].mean()
     assert len(heads) == 3 and abs(heads - plain_fisher[heads.index]).max() < 0.1
+
+
+def test_the_normalization_was_chosen_on_examples_held_out_of_train():
+    rows = pd.read_csv(data_path("results", "d2_normalization.csv"))
+    assert list(rows.columns) == UNLABELED_COLUMNS and not rows.duplicated(UNLABELED_KEY).any()
+    assert rows["command"].str.contains(" --holdout ").all() and set(rows["flops"]) == {0.6}
+    assert set(rows["method"]) == {"kcm"} and set(rows["labelled"]) == {0}
+    rows = rows.assign(way=rows["options"].fillna("minmax").str.removeprefix("normalisation="))
+    assert rows.groupby(["way", "task"])["seed"].apply(set).eq(set(range(10))).all()
+    score = rows.groupby(["way", "task"])["score"].agg(["mean", "std"])
+    for name, way in (("min-max, the default", "minmax"), ("z-score", "zscore"), ("maximum", "max")):
+        shown = [
+            f"{score.loc[(way, task), 'mean']:.1f} ± {score.loc[(way, task), 'std']:.1f}" for task in ("mnli", "squad")
+        ]
+        assert f"| {name} | {shown[0]} | {shown[1]} |" in page("results.md")
+    mean = score["mean"].unstack("task")
+    assert (mean.idxmax() == "minmax").all() and inspect.signature(R2D2).parameters["normalization"].default == "minmax"
+    dense = rows.groupby("task")["dense_score"].unique()
+    assert said("results.md", r"have not seen these examples, score ([\d.]+) and ([\d.]+)\.") == tuple(
+        f"{score:.1f}" for task in ("mnli", "squad") for score in dense[task]
+    )
+    gains = (mean.loc["minmax"] - mean.loc["zscore"])[["mnli", "squad"]]
+    assert said(
+        "unlabeled.md", r"by ([\d.]+) points on MNLI and by ([\d.]+) on SQuAD; on the toy's paraphrase"
+    ) == tuple(f"{gain:.1f}" for gain in gains)
