@@ -122,14 +122,21 @@ def kl_over_positions(z, t, T):
     return (p * (p / q).log()).sum(2)
 
 
+def single(answer):
+    """The answer in single precision."""
+    return lambda *given: answer(
+        *(x.float() if isinstance(x, torch.Tensor) and x.is_floating_point() else x for x in given)
+    )
+
+
 def stub(*_):
     return None
 
 
 RIGHT = {
-    "8.1": [mixed, mixed_by_hand, mixed_by_loop],
+    "8.1": [mixed, mixed_by_hand, mixed_by_loop, single(mixed)],
     "8.2": [gradient, gradient_by_autograd, gradient_by_loop],
-    "8.3": [tokens, tokens_by_weights],
+    "8.3": [tokens, tokens_by_weights, single(tokens)],
 }
 
 WRONG = {
@@ -148,6 +155,15 @@ WRONG = {
         "both": mixed_with(lambda ce, kd, a, b, z, t, y, T: a * ce + b * kd / T**2 / z.shape[1]),
         "labels softened": mixed_with(lambda ce, kd, a, b, z, t, y, T: a * F.cross_entropy(z / T, y) + b * kd),
         "T squared on both": mixed_with(lambda ce, kd, a, b, z, t, y, T: a * ce * T**2 + b * kd),
+        "one minus": mixed_with(lambda ce, kd, a, b, *_: a * ce + (1 - a) * kd),
+        "probabilities": mixed_with(
+            lambda ce, kd, a, b, z, t, y, T: a * F.cross_entropy(torch.softmax(z, 1), y) + b * kd
+        ),
+        "exchanged in kl_div": mixed_with(
+            lambda ce, kd, a, b, z, t, y, T: (
+                a * ce + b * F.kl_div(torch.softmax(t / T, 1), torch.log_softmax(z / T, 1), reduction="batchmean")
+            )
+        ),
         "weights exchanged": mixed_with(lambda ce, kd, a, b, *_: b * ce + a * kd),
         "no weights": mixed_with(lambda ce, kd, *_: ce + kd),
         "teacher alone": mixed_with(lambda ce, kd, a, b, *_: b * kd),
@@ -182,6 +198,7 @@ WRONG = {
         "sum": lambda W, M, X, *a: gradient(W, M, X, *a) * len(X),
         "T forgotten": gradient_with(times_W, factor=lambda T: 1.0),
         "T squared": gradient_with(times_W, factor=lambda T: T * T),
+        "one over T": gradient_with(times_W, factor=lambda T: 1 / T),
         "labels softened": gradient_with(times_W, label_T=lambda T: T),
         "teacher not softened": gradient_with(times_W, teacher_T=lambda T: 1.0),
         "weights exchanged": lambda *a: gradient(*a[:-2], a[-1], a[-2]),
@@ -209,6 +226,11 @@ WRONG = {
         "padding alone": lambda z, t, y, T: T**2 * kl_of(z, t, T)[y == -100].mean(),
         "class 0 left out": lambda z, t, y, T: T**2 * kl_of(z, t, T)[y > 0].mean(),
         "student first": lambda z, t, y, T: tokens(t, z, y, T),
+        "no temperature": lambda z, t, y, T: T**2 * tokens(z, t, y, 1.0),
+        "no temperature at all": lambda z, t, y, T: tokens(z, t, y, 1.0),
+        "cross-entropy": lambda z, t, y, T: (
+            -(T**2) * (torch.softmax(t / T, -1) * torch.log_softmax(z / T, -1)).sum(-1)[y != -100].mean()
+        ),
         "by position": lambda z, t, y, T: T**2 * kl_of(z, t, T) * (y != -100),
         "softmax over positions": lambda z, t, y, T: T**2 * kl_over_positions(z, t, T)[y != -100].mean(),
     },
@@ -222,12 +244,16 @@ SAID = {
         "labels softened": "the loss of the labels has no temperature$",
         "cross-entropy": r"subtract the teacher's entropy \(the gradient is right\)$",
         "student first": r"the sum is of p log\(p / q\)$",
+        "one minus": "not 1 - alpha_ce$",
+        "probabilities": "expects logits",
+        "exchanged in kl_div": "then the teacher's probabilities$",
     },
     "8.2": {
         "mask left in": "no mask: else pruned weights never return$",
         "of the weights": r"that of the scores is G \* W$",
         "T squared": "one T goes with the derivative$",
         "labels softened": "the labels' term has no temperature$",
+        "one over T": "is multiplied by T squared$",
         "dense forward": r"uses W \* M, not W$",
     },
     "8.3": {
@@ -235,6 +261,9 @@ SAID = {
         "divided by all": "the mean divides by all positions$",
         "over sequences": "not over the sequences$",
         "mean of means": "each position the same$",
+        "no temperature": "the temperature is missing$",
+        "no temperature at all": "temperature and T squared are missing$",
+        "cross-entropy": r"subtract the teacher's entropy",
         "class 0 left out": "the label of class 0 is no padding",
     },
 }

@@ -172,6 +172,9 @@ WRONG = {
         "heads ignored": affordable_with(
             lambda a, maps, each, full, flops, heads: (flops * (a + full * each) - a) / each
         ),
+        "products of all heads": affordable_with(
+            lambda a, maps, each, full, flops, heads: (flops * (a + full * each) - heads * maps - (a - maps)) / each
+        ),
         "budget of the smaller model": affordable_with(
             lambda a, maps, each, full, flops, heads: (flops * (heads * a + full * each) - heads * a) / each
         ),
@@ -220,6 +223,7 @@ WRONG = {
         "by backward": by_backward,
         "gate added": gate_with(lambda gate, args: (args[0] + gate - 1.0,)),
         "behind the map": gate_with(lambda gate, args, out: out * gate, forward=True),
+        "nothing returned": gate_with(lambda gate, args: None),
         "at zero": gate_with(lambda gate, args: (args[0] * gate,), start=0.0),
         "tuple": gate_with(lambda gate, args: (args[0] * gate,), finish=lambda found, gate: (found,)),
         "the gate": gate_with(lambda gate, args: (args[0] * gate,), finish=lambda found, gate: gate),
@@ -239,6 +243,7 @@ SAID = {
         "attention forgotten": "the share of attention in the budget is missing$",
         "products forgotten": "two products of s x s are missing$",
         "heads ignored": "only the fraction `heads`",
+        "products of all heads": "its share of the two products",
         "budget of the smaller model": "the whole model with all its heads$",
         "rounded up": "round down",
         "not rounded": "expected an integer",
@@ -267,6 +272,7 @@ SAID = {
         "by backward": r"changes \.grad of the weights",
         "gate added": "it is not added to it$",
         "behind the map": "ENTERS",
+        "nothing returned": "does not depend on your gate",
         "at zero": "at m = 1, not at m = 0$",
         "tuple": r"take \[0\]",
         "descent": "not the step$",

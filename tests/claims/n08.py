@@ -184,7 +184,7 @@ def _(magnitude, temperatures, curves):
 
 
 @claims.claim(
-    "The weights are in the sheet of the released runs: $\\alpha_{ce}=0.1$ for the labels and $\\alpha_{kd}=0.9$"
+    "The weights are in the spreadsheet of the released runs: $\\alpha_{ce}=0.1$ for the labels and $\\alpha_{kd}=0.9$"
 )
 def _(released):
     weights = released.loc[released["distil"], ["alpha_ce", "alpha_kd"]].dropna().drop_duplicates()
@@ -252,12 +252,12 @@ def _(score, dense):
 @claims.claim("only **30 sequences** have one")
 def _(few, new):
     assert all(len(batch["labels"]) == 30 for batches in few.values() for batch in batches)
-    assert all(len(batches) == 60 and len(batches[0]["labels"]) == 32 for batches in new.values())
+    assert all(len(batches) == 50 and len(batches[0]["labels"]) == 32 for batches in new.values())
 
 
-@claims.claim("We prune this model to 5 % in 60 steps")
+@claims.claim("We prune this model to 5 % in 50 steps")
 def _(dense):
-    pruner = mvp.Pruner(copy.deepcopy(dense), "movement", density=0.05, total_steps=60)
+    pruner = mvp.Pruner(copy.deepcopy(dense), "movement", density=0.05, total_steps=50)
     assert sum(group.scores.numel() for group in pruner.groups) == 81_920
 
 
@@ -265,29 +265,41 @@ def mean(row):
     return sum(row) / len(row)
 
 
-@claims.claim("the teacher adds a point or two, and three seeds cannot tell this from chance", above=True)
+@claims.claim("On the same 30 inputs the teacher adds a few points.", above=True)
 def _(scores):
-    labels, same = scores["labels"], scores["teacher, same inputs"]
-    assert -2 < mean(same) - mean(labels) < 5
-    assert min(same) < max(labels) + 1
+    assert 0.5 < mean(scores["teacher, same inputs"]) - mean(scores["labels"]) < 13
 
 
-@claims.claim("the teacher is sure of it: its probabilities hardly differ from the labels", above=True)
+@claims.claim("the task has only one right answer", above=True)
 def _(dense, test):
     with torch.no_grad():
         p = torch.softmax(dense(**test).logits, -1)[test["labels"] != -100]
-    assert p.amax(-1).median() > 0.9
+    assert p.amax(-1).median() > 0.9  # the teacher knows it
 
 
-@claims.claim("On new inputs the same teacher adds about nine points.", above=True)
+@claims.claim("On new inputs the same teacher adds more than ten.", above=True)
 def _(scores):
-    assert 5 < mean(scores["teacher, new inputs"]) - mean(scores["labels"]) < 14
-    assert min(scores["teacher, new inputs"]) > max(scores["labels"] + scores["teacher, same inputs"])
+    assert mean(scores["teacher, new inputs"]) - mean(scores["labels"]) > 10
+    assert min(scores["teacher, new inputs"]) > max(scores["labels"])
 
 
-@claims.claim("The true labels of these inputs would add about three more.", above=True)
+@claims.claim("The true labels of these inputs would be hardly better or worse than its answers.", above=True)
 def _(scores):
-    assert 0.5 < mean(scores["labels of the new inputs"]) - mean(scores["teacher, new inputs"]) < 6
+    assert abs(mean(scores["labels of the new inputs"]) - mean(scores["teacher, new inputs"])) < 7
+
+
+@claims.claim("With 100 steps, new inputs add less.", above=True)
+def _(tiny_t5, dense, alone, few, new, sequences, train, score, scores):
+    longer = {None: few[1] * 2, alone: [*new[1], *(sequences(32, seed=50_000 + i) for i in range(50))]}
+    found = []
+    for teacher, batches in longer.items():
+        student = tiny_t5(seed=0)
+        student.load_state_dict(dense.state_dict())
+        pruner = mvp.Pruner(student, "movement", density=0.05, total_steps=100)
+        train(student, batches, lr=1e-3, teacher=teacher, pruner=pruner)
+        pruner.finalize()
+        found.append(score(student))
+    assert 0 < found[1] - found[0] < mean(scores["teacher, new inputs"]) - mean(scores["labels"]) - 2
 
 
 @claims.claim("at 5 % all four ways fail: most of the next tokens are wrong", above=True)
@@ -295,7 +307,7 @@ def _(tiny_t5, dense, ways, train, score):
     for batches, teacher in ways.values():
         student = tiny_t5(seed=0)
         student.load_state_dict(dense.state_dict())
-        pruner = mvp.Pruner(student, "magnitude", density=0.05, total_steps=60)
+        pruner = mvp.Pruner(student, "magnitude", density=0.05, total_steps=50)
         train(student, batches[1], lr=1e-3, teacher=teacher, pruner=pruner)
         pruner.finalize()
         assert score(student) < 50
@@ -365,6 +377,12 @@ def _(pairs):
     assert len(mnli) == 8 and chance.sum() == 6 and (mnli.loc[chance, "score_with"] > 40).sum() == 5
 
 
+@claims.claim("On SQuAD no run reaches an F1 of 40 without a teacher, and six of eight gain more than four", above=True)
+def _(pairs):
+    squad = pairs[pairs["task"] == "squad"]
+    assert len(squad) == 8 and squad["score_without"].max() < 40 and (squad["gain"] > 4).sum() == 6
+
+
 @claims.claim("soft movement is at chance in some pairs without a teacher, and solves the task with one", above=True)
 def _(pairs):
     soft = pairs[(pairs["task"] == "toy/paraphrase") & (pairs["method"] == "soft_movement")]
@@ -391,7 +409,7 @@ def _(pairs):
     assert (round(rows["gain"].max()), round(rows["gain"].min())) == (14, -17)
 
 
-@claims.claim("This adds up to five points on SQuAD and mostly less than one on MNLI and QQP.", above=True)
+@claims.claim("it adds up to five points on SQuAD and mostly less than one on MNLI and QQP.", above=True)
 def _(gains):
     largest = gains.groupby("task")["gain"].max()
     assert round(largest["squad1.1"]) == 5 and largest.idxmax() == "squad1.1"

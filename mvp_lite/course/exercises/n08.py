@@ -29,7 +29,7 @@ def _loss(got: Any, expected: Tensor, mistakes: Mapping[str, Tensor], student: T
         raise WrongAnswer("your loss has no gradient: has the student been detached, or converted to a plain number?")
     mine, right = (torch.autograd.grad(loss, student, allow_unused=True)[0] for loss in (got, expected))
     mine = torch.zeros_like(student) if mine is None else mine
-    close(mine, right, what="the gradient of your loss")
+    close(mine.to(got.dtype), right, what="the gradient of your loss")  # an answer in float32 has float32's errors
 
 
 def _leaf(z: Tensor) -> Tensor:
@@ -63,6 +63,9 @@ def _mixed_loss(answer: Any) -> None:
             "the loss of the labels has no temperature": a * cool + b * kd,
             "T squared belongs to the teacher's term alone": T**2 * a * ce + b * kd,
             "the weights are exchanged": b * ce + a * kd,
+            "alpha_kd is an argument of its own, not 1 - alpha_ce": a * ce + (1 - a) * kd,
+            "F.cross_entropy expects logits, not probabilities": a * F.cross_entropy(torch.softmax(z, 1), labels)
+            + b * kd,
             "the teacher's term is missing": a * ce,
             "the labels' term is missing": b * kd,
             "the weights are missing": ce + kd,
@@ -75,10 +78,17 @@ def _mixed_loss(answer: Any) -> None:
             "the temperature of the teacher is missing": a * ce + b * T**2 * _kl(torch.softmax(teacher, 1), q),
             "the temperature of the student is missing": a * ce + b * T**2 * _kl(p, torch.softmax(z, 1)),
             "the temperature is missing": a * ce + b * T**2 * distillation_loss(z, teacher, 1.0),
+            "temperature and T squared are missing": a * ce + b * distillation_loss(z, teacher, 1.0),
             "softmax is over the examples, expected the classes (dim=1)": a * ce
             + b * T**2 * _kl(torch.softmax(teacher / T, 0), torch.softmax(z / T, 0)),
         }
-        _loss(call(answer, z, teacher, labels, T, a, b), a * ce + b * kd, hints, z)
+        got = call(answer, z, teacher, labels, T, a, b)
+        if isinstance(got, Tensor) and bool(got.isnan().any()):
+            raise WrongAnswer(
+                "your loss is NaN: negative numbers have no logarithm. F.kl_div expects the student's log-probabilities"
+                " first, then the teacher's probabilities"
+            )
+        _loss(got, a * ce + b * kd, hints, z)
 
 
 @exercise("8.2")
@@ -110,6 +120,8 @@ def _check_gradient(
         "this is the gradient of the weights, G * M; that of the scores is G * W": G * M,
         "it is a mean over the examples, not a sum": len(X) * G * W,
         "the teacher's term has the factor T": gradient((a, b / T)) * W,
+        "the teacher's term has the factor T, not 1 / T: the loss is multiplied by T squared": gradient((a, b / T**2))
+        * W,
         "the teacher's term has the factor T, not T squared: one T goes with the derivative": gradient((a, b * T)) * W,
         "the labels' term has no temperature": gradient(at=T) * W,
         "the weights are exchanged": gradient((b, a)) * W,
@@ -130,7 +142,7 @@ def _check_gradient(
 
 @exercise("8.3")
 def _token_loss(answer: Any) -> None:
-    for seed, (n, tokens, classes, T) in enumerate([(3, 5, 4, 2.0), (1, 4, 3, 1.5), (4, 6, 7, 4.0)]):
+    for seed, (n, tokens, classes, T) in enumerate([(3, 5, 6, 2.0), (1, 4, 3, 1.5), (4, 6, 7, 4.0)]):
         z = _leaf(1.5 * normal(n, tokens, classes, seed=1000 * seed + 1))
         teacher = 3.0 * normal(n, tokens, classes, seed=1000 * seed + 2)
         lengths = 1 + (torch.arange(n) * 3 + 1) % (tokens - 1)
@@ -138,6 +150,9 @@ def _token_loss(answer: Any) -> None:
         labels = torch.where(real, torch.arange(n * tokens).view(n, tokens) % classes, -100)
         kl = F.kl_div(torch.log_softmax(z / T, 2), torch.softmax(teacher / T, 2), reduction="none").sum(2)
         back = F.kl_div(torch.log_softmax(teacher / T, 2), torch.softmax(z / T, 2), reduction="none").sum(2)
+        log_p = torch.log_softmax(teacher / T, 2)
+        entropy = -(log_p.exp() * log_p).sum(2)
+        plain = F.kl_div(torch.log_softmax(z, 2), torch.softmax(teacher, 2), reduction="none").sum(2)
         expected = T**2 * kl[real].mean()
         hints = {
             "positions that are padding count: leave out those with the label -100": T**2 * kl.mean(),
@@ -151,6 +166,10 @@ def _token_loss(answer: Any) -> None:
             "T once, not squared": expected / T,
             "this is the sum over the positions, expected their mean": expected * int(real.sum()),
             "only padding counts: the condition is reversed": T**2 * kl[~real].mean(),
+            "the temperature is missing": T**2 * plain[real].mean(),
+            "temperature and T squared are missing": plain[real].mean(),
+            "this is the cross-entropy: subtract the teacher's entropy (the gradient is right)": T**2
+            * (kl + entropy)[real].mean(),
             "the label of class 0 is no padding: leave out -100": T**2 * kl[labels > 0].mean(),
             "teacher and student are exchanged: the sum is of p log(p / q)": T**2 * back[real].mean(),
         }

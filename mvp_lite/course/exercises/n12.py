@@ -40,6 +40,9 @@ def _affordable(answer: Any) -> None:
             "the share of attention in the budget is missing": math.floor(flops * L * N + 1e-9),
             "attention's two products of s x s are missing": count(maps, heads * maps),
             "only the fraction `heads` of the attention remains and counts": count(attention, attention),
+            "a head that goes takes its share of the two products with it": count(
+                attention, heads * maps + attention - maps
+            ),
             "the budget is a fraction of the whole model with all its heads": count(
                 heads * attention, heads * attention
             ),
@@ -140,7 +143,14 @@ def _mask_gradient(answer: Any) -> None:
         for parameter in model.parameters():
             parameter.grad = torch.ones_like(parameter)  # a gradient that is there already has to stay
 
-        got = call(answer, model, linear, dict(batch))
+        try:
+            got = call(answer, model, linear, dict(batch))
+        except RuntimeError as error:
+            if "not have been used in the graph" not in str(error):
+                raise
+            raise WrongAnswer(
+                "the loss does not depend on your gate: the hook has to return what enters the map, times the gate"
+            ) from None
         if linear._forward_pre_hooks or linear._forward_hooks or linear._backward_hooks:
             raise WrongAnswer("your hook is still in the model: call handle.remove() after the forward pass")
         if any(not torch.equal(before[name], value) for name, value in model.named_parameters()):
