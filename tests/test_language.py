@@ -1,9 +1,7 @@
-"""Plain English: words that a reader of the field would stumble over do not stand in code, README or docs.
-
-The notebooks and their guide are not read here.
-"""
+"""Plain English: words that a reader of the field would stumble over stand in no notebook, code or page."""
 
 import ast
+import json
 import re
 from pathlib import Path
 
@@ -46,7 +44,8 @@ VAGUE = set("kind kinds follow adopt recover catch_up fresh spread land prepare 
 
 
 def texts() -> list[Path]:
-    folders = [("mvp_lite", "*.py"), ("tests", "*.py"), ("benchmarks", "*.py"), ("docs", "*.md"), ("data", "*.md")]
+    folders = [("mvp_lite", "*.py"), ("tests", "*.py"), ("benchmarks", "*.py"), ("docs", "*.md"), ("data", "*.md"),
+               ("notebooks", "*.md"), ("notebooks", "*.ipynb")]  # fmt: skip
     found = [path for folder, pattern in folders for path in sorted((ROOT / folder).rglob(pattern))]
     found += [ROOT / name for name in ("README.md", "Makefile", "conftest.py", ".ci/run", "pyproject.toml")]
     return [path for path in found if path != Path(__file__).resolve() and "answers" not in path.parts]
@@ -55,6 +54,9 @@ def texts() -> list[Path]:
 @pytest.mark.parametrize("path", texts(), ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_plain_words(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
+    if path.suffix == ".ipynb":  # what its authors wrote, not what it printed
+        cells = json.loads(text)["cells"]
+        text = "\n\n".join(f"{''.join(cell['source'])}\n{cell['metadata'].get('alt', '')}" for cell in cells)
     found = []
     for pattern, instead in INSTEAD.items():
         for match in re.finditer(pattern, text, flags=re.IGNORECASE):

@@ -195,7 +195,7 @@ WRONG = {
         "kept only": lambda S, density: _mask(S, density) * (1 + S - S.detach()),
         "kept scores": lambda S, density: _mask(S, density) * S,
         "scores": lambda S, density: S + (S - S.detach()),
-        "not cancelled": lambda S, density: _mask(S, density) + S,
+        "not canceled": lambda S, density: _mask(S, density) + S,
         "sigmoid": lambda S, density: _mask(S, density) + (S.sigmoid() - S.sigmoid().detach()),
         "doubled": lambda S, density: _mask(S, density) + 2 * (S - S.detach()),
         "pruned ones": lambda S, density: 1 - _mask(S, density) + (S - S.detach()),
