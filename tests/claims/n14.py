@@ -307,9 +307,7 @@ def _(rho, files):
     assert 0.245 < rho < 0.255 and files[0].tell() == files[1].tell() > 768 * 768 * 8
 
 
-@claims.claim(
-    "it is 2.8 times as fast at 10 %, and 6.0 times at 3 %. With more tokens this falls to 2.1 and 4.0", above=True
-)
+@claims.claim("though less with more tokens. The small dense model is more than three times as fast", above=True)
 def _(speed, shapes):
     found = {name: [round(m[shape]["speed_up"], 1) for shape in ("1 x 32", "8 x 128")] for name, m in speed.items()}
     assert list(found.values()) == [[1.0, 1.0], [2.8, 2.1], [6.0, 4.0], [3.6, 3.8]]
@@ -379,12 +377,6 @@ def _(usual):
     squad = usual[usual["task"] == "squad1.1"].iloc[0]
     assert squad["epochs"] == 10 and 10 * 8_000 // squad["batch_size"] == 5_000
     assert squad["warmup_steps"] * squad["initial_warmup"] == 5_400
-
-
-@claims.claim("| Table 3: QQP, magnitude, 10 %, F1 | 65.0 | 75.9 | 65.0 is the run at 6 % |", above=True)
-def _(cells):
-    row = cells[(cells["other"] == 65.0) & (cells["table"] == 3)]
-    assert len(row) == 1 and round(row["other_runs"].item(), 1) == 75.9
 
 
 @claims.claim("| 85 of 96 numbers to the digit; 8 more if two columns are swapped |", above=True)
