@@ -7,6 +7,7 @@ import io
 import json
 import linecache
 import random
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,13 @@ class Claims:
             return function
 
         return register
+
+
+def development_examples() -> dict[str, int]:
+    """Sizes of development sets as data/paper/README.md gives them, with their source."""
+    section = (ROOT / "data" / "paper" / "README.md").read_text(encoding="utf-8").split("## Development sets")[1]
+    rows = re.findall(r"^\| `(\w+)` \| ([\d,]+) \|", section, flags=re.M)
+    return {task: int(number.replace(",", "")) for task, number in rows}
 
 
 def claims_of(path: Path) -> Claims:

@@ -103,6 +103,10 @@ WRONG = {
         "interpolated": lambda v, s: s[1:-1] - loo_by_formula(v, s),
         "in log": loo_in_log,
         "nothing left out": lambda v, s: torch.tensor(np.interp(v, v, s) - s.numpy())[1:-1],
+        "first and last": lambda v, s: (
+            s[1:-1] - torch.lerp(s[0].expand(len(s) - 2), s[-1], (v[1:-1] - v[0]) / (v[-1] - v[0]))
+        ),
+        "not divided": lambda v, s: s[1:-1] - torch.lerp(s[:-2], s[2:], v[1:-1] - v[:-2]),
         "ends too": lambda v, s: torch.cat([torch.zeros(1), loo_by_formula(v, s), torch.zeros(1)]),
         "mean": lambda v, s: loo_by_formula(v, s).mean(),
         "list": lambda v, s: loo_by_formula(v, s).tolist(),
@@ -112,6 +116,8 @@ WRONG = {
         "as it was": as_it_was,
         "sorted only": sorted_only,
         "unsorted, ends checked": lambda v, s, w: as_it_was(v, s, w) if s.min() <= w <= s.max() else None,
+        "turned round": lambda v, s, w: as_it_was(v.flip(0), s.flip(0), w) if s.min() <= w <= s.max() else None,
+        "ends are outside": lambda v, s, w: density_by_loop(v, s, w) if s.min() < w < s.max() else None,
         "sorted one column": lambda v, s, w: (
             float(np.exp(np.interp(w, s.sort().values, v.log()))) if s.min() <= w <= s.max() else None
         ),
@@ -131,6 +137,8 @@ WRONG = {
         "one run": seeds_by(lambda s, d, z: math.ceil(2 * (z * s / d) ** 2 - 1e-9)),
         "one mean": seeds_by(lambda s, d, z: max(2, math.ceil((z * s / d) ** 2 - 1e-9))),
         "not squared": seeds_by(lambda s, d, z: max(2, math.ceil(2 * z * s / d - 1e-9))),
+        "not solved": seeds_by(lambda s, d, z: max(2, math.ceil(2**0.5 * z * s / d - 1e-9))),
+        "both methods": seeds_by(lambda s, d, z: 2 * max(2, math.ceil(2 * (z * s / d) ** 2 - 1e-9))),
         "rounded": seeds_by(lambda s, d, z: max(2, round(2 * (z * s / d) ** 2))),
         "rounded down": seeds_by(lambda s, d, z: max(2, int(2 * (z * s / d) ** 2))),
         "not whole": seeds_by(lambda s, d, z: max(2.0, 2 * (z * s / d) ** 2)),
@@ -152,10 +160,14 @@ SAID = {
         "interpolated": "not the errors",
         "in log": "expected straight in density",
         "nothing left out": "still among the points",
+        "first and last": "not the first run and the last",
+        "not divided": "divide by the distance",
     },
     "14.2": {
         "as it was": "expects its points in ascending order",
         "sorted only": "no density is known",
+        "turned round": "does not sort it",
+        "ends are outside": "the score is that of a run",
         "straight in density": r"expected straight in log\(density\)",
         "weights exchanged": "weights of the two neighbors are exchanged",
         "log of the density": r"that is log\(density\)",
@@ -166,6 +178,8 @@ SAID = {
         "one run": "at least 2",
         "one mean": "twice that of one mean",
         "not squared": "square of the difference",
+        "not solved": "square both sides",
+        "both methods": "for both methods together",
         "rounded down": "round up",
         "z outside": "z belongs inside the square",
         "z forgotten": "z is missing",

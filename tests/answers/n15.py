@@ -46,6 +46,26 @@ def budget_first(dense, scores, budgets, limit):
     return next((float(b) for b, true in zip(budgets, holds, strict=True) if true), None)
 
 
+def budget_last(dense, scores, budgets, limit):
+    holds = (dense[:, None] - scores < limit).all(dim=0)
+    return float(budgets[holds][-1]) if holds.any() else None
+
+
+def budget_ascending(dense, scores, budgets, limit):
+    holds = (dense[:, None] - scores < limit).all(dim=0)
+    return next((float(b) for i, b in enumerate(budgets) if holds[i:].all()), None)
+
+
+def budget_above(dense, scores, budgets, limit):
+    holds = (dense[:, None] - scores < limit).all(dim=0)
+    return min((b for b in budgets.tolist() if holds[budgets > b].all()), default=None)
+
+
+def budget_place(*given):
+    found = budget_by_masks(*given)
+    return None if found is None else given[2].tolist().index(found)
+
+
 def possible_by_steps(printed, examples, runs, decimals=2):
     step = 100 / (examples * runs)
     return abs(round(printed / step) * step - printed) <= 0.5 * 10**-decimals + 1e-9
@@ -61,6 +81,11 @@ def possible_by_counts(printed, examples, runs, decimals=2):
 def possible_by_list(printed, examples, runs, decimals=2):
     means = torch.arange(examples * runs + 1, dtype=torch.float64) * 100 / (examples * runs)
     return (means - printed).abs().min() <= 0.5 * 10**-decimals + 1e-9
+
+
+def possible_exactly(printed, examples, runs, decimals=2):
+    """Without an allowance for the rounding of floats."""
+    return abs(round(printed * examples * runs / 100) / (examples * runs) * 100 - printed) <= 0.5 * 10**-decimals
 
 
 def possible_with(whole=round, half=lambda decimals: 0.5 * 10**-decimals, scale=100):
@@ -98,7 +123,7 @@ def stub(*_):
 
 RIGHT = {
     "15.1": [budget_by_masks, budget_by_loop],
-    "15.2": [possible_by_steps, possible_by_counts, possible_by_list],
+    "15.2": [possible_by_steps, possible_by_counts, possible_by_list, possible_exactly],
     "15.3": [fraction_by_times, fraction_by_shares],
 }
 
@@ -108,6 +133,10 @@ WRONG = {
         "anywhere": budget_anywhere,
         "largest": budget_largest,
         "first column": budget_first,
+        "last column": budget_last,
+        "as if ascending": budget_ascending,
+        "larger ones alone": budget_above,
+        "place": budget_place,
         "some task": budget_with(lambda lost, dense, limit: (lost < limit).any(dim=0)),
         "mean": budget_with(lambda lost, dense, limit: lost.mean(dim=0) < limit),
         "at most": budget_with(lambda lost, dense, limit: (lost <= limit).all(dim=0)),
@@ -123,6 +152,13 @@ WRONG = {
         "rounded down": possible_with(whole=math.floor),
         "equal": possible_with(half=lambda decimals: 0.0),
         "a whole unit": possible_with(half=lambda decimals: 10**-decimals),
+        "rounded to even": lambda printed, examples, runs, decimals=2: (
+            round(100 * round(printed * examples * runs / 100) / (examples * runs), decimals) == printed
+        ),
+        "less than half": possible_with(half=lambda decimals: 0.5 * 10**-decimals - 2e-9),
+        "counts": lambda printed, examples, runs, decimals=2: (
+            abs(round(printed * examples * runs / 100) - printed * examples * runs / 100) <= 0.5 * 10**-decimals
+        ),
         "always two decimals": possible_with(half=lambda decimals: 0.005),
         "fractions": possible_with(scale=1),
         "the count": lambda printed, examples, runs, decimals=2: printed * examples * runs / 100,
@@ -137,6 +173,7 @@ WRONG = {
         "of the whole": fraction_with(lambda right, total, own, speed_up: right * own / total),
         "upside down": fraction_with(lambda right, total, own, speed_up: (total * speed_up - total + own) / own),
         "times as shares": fraction_with(lambda right, total, own, speed_up: (1 / speed_up - 1 + own) / own),
+        "others with the part": fraction_with(lambda right, total, own, speed_up: (total / speed_up - total) / own),
         "others forgotten": fraction_with(lambda right, total, own, speed_up: total / speed_up / own),
         "negative": lambda times, part, speed_up: float(1 - (1 - 1 / speed_up) * times.sum() / times[part]),
         "clamped": lambda *given: fraction_by_times(*given) or 0.0,
@@ -149,6 +186,10 @@ SAID = {
         "anywhere": "every larger one too$",
         "largest": "this is the largest budget",
         "some task": "one task is not enough",
+        "last column": "this is the last column",
+        "as if ascending": "need not be a larger budget$",
+        "larger ones alone": "not only about larger ones$",
+        "place": "not its place$",
         "mean": "the mean over the tasks",
         "at most": "exactly the limit is not less$",
         "per cent": "points, not per cent",
@@ -160,12 +201,16 @@ SAID = {
         "rounded down": "not down$",
         "equal": "allow half a unit",
         "a whole unit": "half a unit of the last digit at most$",
+        "rounded to even": "6.25 to 6.2 or to 6.3$",
+        "less than half": "a distance of half a unit is allowed$",
+        "counts": "not counts of right answers$",
         "always two decimals": "the number of decimals counts",
         "the count": "expected True or False$",
     },
     "15.3": {
         "this part alone": "not this part$",
         "removed": "the fraction that is removed$",
+        "others with the part": "the sum without",
         "a time": "this is a time",
         "of the whole": "not of the whole$",
         "upside down": "dense over pruned$",

@@ -53,10 +53,19 @@ def _mistaken_budgets(dense: Tensor, scores: Tensor, budgets: Tensor, limit: flo
         "the loss is dense minus pruned": (-lost < limit).all(dim=0),
     }
     true = [float(b) for b, here in zip(budgets, holds, strict=True) if here]
+    right = _from(budgets, holds)
     return {hint: _from(budgets, mask) for hint, mask in tests.items()} | {
         "a larger budget fails there: the claim says every larger one too": min(true, default=None),
         "this is the largest budget": max(true, default=None),
         "this is the first column that holds: the budgets may be in any order": true[0] if true else None,
+        "this is the last column that holds: the budgets may be in any order": true[-1] if true else None,
+        "the budgets may be in any order: a later column need not be a larger budget": next(
+            (float(b) for i, b in enumerate(budgets) if bool(holds[i:].all())), None
+        ),
+        "the claim is about this budget too, not only about larger ones": min(
+            (float(b) for b in budgets if bool(holds[budgets > b].all())), default=None
+        ),
+        "expected a budget, not its place": None if right is None else float(budgets.tolist().index(right)),
     }
 
 
@@ -84,7 +93,7 @@ _PRINTED = [
     (86.26, 408, 1, 2, False), (33.33, 3, 1, 2, True), (33.3, 3, 1, 1, True), (33.4, 3, 1, 1, False),
     (66.67, 3, 1, 2, True), (66.66, 3, 1, 2, False), (41.7, 6, 2, 1, True), (62.5, 40, 3, 1, True),
     (87.13, 408, 10, 2, True), (12.5, 7, 8, 1, True), (89.99, 40430, 10, 2, True), (87.2, 408, 10, 1, True),
-    (100.0, 9, 2, 2, True), (0.0, 9, 2, 2, True),
+    (100.0, 9, 2, 2, True), (0.0, 9, 2, 2, True), (6.2, 16, 1, 1, True), (6.3, 16, 1, 1, True),
 ]  # fmt: skip
 
 
@@ -112,6 +121,15 @@ def _is_possible(answer: Any) -> None:
                 "rounding moves a number by half a unit of the last digit at most": _fits(
                     printed, examples, runs, decimals, half=10.0**-decimals
                 ),
+                "a half may be rounded either way: 6.25 to 6.2 or to 6.3": _rounds_to(
+                    printed, examples, runs, decimals
+                ),
+                "a half may be rounded either way: a distance of half a unit is allowed": _fits(
+                    printed, examples, runs, decimals, half=0.5 * 10.0**-decimals - 3e-9
+                ),
+                "compare numbers in per cent, not counts of right answers": _near_count(
+                    printed, examples, runs, decimals
+                ),
                 "the number of decimals counts": _fits(printed, examples, runs, 2),
                 "in per cent the step is 100 / (runs * examples)": _fits(printed, 100 * examples, runs, decimals),
             }
@@ -125,6 +143,16 @@ def _is_possible(answer: Any) -> None:
 def _fits(printed: float, examples: int, runs: int, decimals: int, whole: Any = round, half: float = 0.0) -> bool:
     step = 100.0 / (examples * runs)
     return bool(abs(whole(printed / step) * step - printed) <= (half or 0.5 * 10.0**-decimals) + 1e-9)
+
+
+def _rounds_to(printed: float, examples: int, runs: int, decimals: int) -> bool:
+    step = 100.0 / (examples * runs)
+    return abs(round(round(printed / step) * step, decimals) - printed) < 1e-9
+
+
+def _near_count(printed: float, examples: int, runs: int, decimals: int) -> bool:
+    count = printed * examples * runs / 100.0
+    return abs(round(count) - count) <= 0.5 * 10.0**-decimals + 1e-9
 
 
 @exercise("15.3")
@@ -154,6 +182,7 @@ def _fraction_for(answer: Any) -> None:
             "the speed-up is a ratio of times: dense over pruned": (total * speed_up - (total - own)) / own,
             "times are not shares: divide by their sum, or multiply": (1.0 / speed_up - (1.0 - own)) / own,
             "only `part` shrinks: subtract the time of all others": total / speed_up / own,
+            "the time of all others is the sum without `part`": (total / speed_up - total) / own,
         }
         hint = next((f": {hint}" for hint, value in hints.items() if abs(value - found) <= 1e-6), "")
         raise WrongAnswer(f"{found:g} for {asked}, expected {expected:g}{hint}")
