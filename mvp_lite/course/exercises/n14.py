@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import math
-from numbers import Real
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from mvp_lite.course.exercises.tools import WrongAnswer, call, close, exercise
+from mvp_lite.course.exercises.tools import WrongAnswer, call, close, exercise, number
 
 #: Half of the digits of single precision, for densities.
 _TOL = 1e-6
@@ -77,7 +75,7 @@ def _same_density(
     if got is None:
         where = "is between those of two runs" if part < 1.0 else "is that of a run, which is not outside"
         raise WrongAnswer(f"your answer is None, expected density {at:g}: the score {where}")
-    value = _number(got)
+    value = number(got)
     if abs(value - at) <= _TOL:
         return
     x = curve[0]
@@ -104,14 +102,6 @@ def _same_density(
     raise WrongAnswer(f"the density is {value:g}, expected {at:g} (a fraction; the runs may be in any order)")
 
 
-def _number(got: Any) -> float:
-    if isinstance(got, Tensor) and got.numel() == 1:
-        got = got.item()
-    if isinstance(got, bool) or not isinstance(got, Real) or not math.isfinite(float(got)):
-        raise WrongAnswer(f"your answer is {type(got).__name__} {got!r}, expected a finite number")
-    return float(got)
-
-
 @exercise("14.3")
 def _seeds_needed(answer: Any) -> None:
     cases = [(2.0, 2.0, 3.0), (3.0, 1.0, 2.0), (1.0, 1.0, 2.0), (0.5, 0.3, 1.96), (0.1, 5.0, 2.0), (7.95, 1.0, 2.0)]
@@ -119,7 +109,7 @@ def _seeds_needed(answer: Any) -> None:
         got = call(answer, std, difference, z)
         if got is None:
             raise WrongAnswer("your answer is None: does the function return its result?")
-        if (runs := _number(got)) != round(runs):
+        if (runs := number(got)) != round(runs):
             raise WrongAnswer(f"your answer is {runs:g}, expected an integer number of runs")
         bare = 2.0 * (z * std / difference) ** 2
         expected = max(2, math.ceil(bare - 1e-9))

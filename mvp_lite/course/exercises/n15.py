@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from numbers import Real
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from mvp_lite.course.exercises.tools import WrongAnswer, call, exercise
+from mvp_lite.course.exercises.tools import WrongAnswer, call, exercise, number
 
 #: dense (tasks,), scores (tasks, budgets), budgets: what differs is said by the name.
 _TABLES: dict[str, tuple[list[float], list[list[float]], list[float]]] = {
@@ -30,7 +29,7 @@ def _smallest_budget(answer: Any) -> None:
     for columns in _TABLES.values():
         dense, scores, budgets = (torch.tensor(column, dtype=torch.float64) for column in columns)
         got = call(answer, dense, scores, budgets, limit)
-        found.append(None if got is None else _rounded(_number(got)))
+        found.append(None if got is None else _rounded(number(got)))
         expected.append(_from(budgets, (dense[:, None] - scores < limit).all(dim=0)))
         mistakes.append(_mistaken_budgets(dense, scores, budgets, limit))
     for place, name in enumerate(_TABLES):
@@ -166,7 +165,7 @@ def _fraction_for(answer: Any) -> None:
         left = (total / speed_up - (total - own)) / own
         expected = left if left > -1e-9 else None
         got = call(answer, times, part, speed_up)
-        found = None if got is None else _number(got)
+        found = None if got is None else number(got)
         asked = f"times {columns}, part {part}, speed-up {speed_up:g}"
         if expected is None and found is not None:
             raise WrongAnswer(f"{found:g} for {asked}, expected None: the other parts alone take too long")
@@ -186,11 +185,3 @@ def _fraction_for(answer: Any) -> None:
         }
         hint = next((f": {hint}" for hint, value in hints.items() if abs(value - found) <= 1e-6), "")
         raise WrongAnswer(f"{found:g} for {asked}, expected {expected:g}{hint}")
-
-
-def _number(got: Any) -> float:
-    if isinstance(got, Tensor) and got.numel() == 1:
-        got = got.item()
-    if isinstance(got, bool) or not isinstance(got, Real) or not math.isfinite(float(got)):
-        raise WrongAnswer(f"your answer is {type(got).__name__} {got!r}, expected a finite number")
-    return float(got)

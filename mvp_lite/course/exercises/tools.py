@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
+from numbers import Real
 from typing import Any
 
 import torch
 from torch import Tensor
 
-__all__ = ["CHECKS", "NoAnswer", "WrongAnswer", "call", "close", "exercise", "like", "normal"]
+__all__ = ["CHECKS", "NoAnswer", "WrongAnswer", "call", "close", "exercise", "like", "normal", "number"]
 
 #: What single precision may lose in the few operations of an answer.
 _FLOAT32_TOL = 1e-5
@@ -105,3 +107,12 @@ def close(
 def _equal(a: Tensor, b: Tensor, tol: float) -> bool:
     gap = (a.detach().cpu().double() - b.detach().cpu().double()).abs()
     return not gap.numel() or bool(gap.max() <= tol * max(1e-300, b.detach().cpu().double().abs().max().item()))
+
+
+def number(got: Any) -> float:
+    """A finite number as a float, also from a tensor of one entry; anything else is a wrong answer."""
+    if isinstance(got, Tensor) and got.numel() == 1:
+        got = got.item()
+    if isinstance(got, bool) or not isinstance(got, Real) or not math.isfinite(float(got)):
+        raise WrongAnswer(f"your answer is {type(got).__name__} {got!r}, expected a finite number")
+    return float(got)
