@@ -52,18 +52,6 @@ def test_by_temperature_draws_powers_as_straight_lines():
         figures.by_temperature(T, {"zero": [1.0, 0.0, 1.0]})
 
 
-def test_scores_by_lesson_draws_each_seed_and_the_mean():
-    ax = figures.scores_by_lesson({"labels": [80.0, 90.0], "teacher": [95.0]})
-    drawn = [line.get_xydata().tolist() for line in ax.get_lines()]
-    assert drawn == [[[80, 0], [90, 0]], [[85, 0]], [[95, 1]], [[95, 1]]]
-    assert [text.get_text() for text in ax.get_yticklabels()] == ["labels", "teacher"]
-    assert ax.get_ylim()[0] > ax.get_ylim()[1]  # the first row is on top
-    assert figures.scores_by_lesson({"a": [1.0]}, ax) is ax
-    for wrong in ({}, {"a": []}, {"a": [float("nan")]}):
-        with pytest.raises(ValueError, match="at least one"):
-            figures.scores_by_lesson(wrong)
-
-
 GAINS = pd.DataFrame(
     [("a", "movement", 0.1, 2.0), ("a", "movement", 0.03, 1.0), ("a", "l0", 0.05, 0.5), ("b", "magnitude", 0.9, -1.0)],
     columns=["task", "method", "kept", "gain"],

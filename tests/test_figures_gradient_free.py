@@ -3,8 +3,8 @@
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from drawn import line
+from matplotlib import pyplot as plt
 
 from mvp_lite.course import figures
 from mvp_lite.gradient_free import METHODS
@@ -19,16 +19,6 @@ def test_every_method_has_a_look_of_its_own():
     assert len({look.marker for look in LOOK.values()}) == len(LOOK)  # also without color
 
 
-def test_scores_by_iteration_starts_at_one():
-    ax = figures.scores_by_iteration(
-        torch.tensor([[0.25, 0.2], [0.5, 0.5], [0.75, 1.0]]), {"printed": 1, "entrywise": 3}
-    )
-    first, second = (drawn for drawn in ax.get_lines() if drawn.get_label().startswith("_"))
-    assert first.get_xydata().tolist() == [[1, 0.25], [2, 0.5], [3, 0.75]]
-    assert np.allclose(second.get_ydata(), [0.2, 0.5, 1.0])
-    assert list(line(ax, "entrywise (3)").get_xdata()) == [3, 3] and list(line(ax, "printed (1)").get_xdata()) == [1, 1]
-
-
 def table(*rows):
     return pd.DataFrame(rows, columns=["method", "flops", "score"])
 
@@ -40,6 +30,9 @@ def test_score_against_operations_joins_means_and_shades_from_worst_to_best():
     assert np.allclose(line(ax, "random").get_xydata(), [[60, 70]])
     assert list(line(ax, "dense").get_ydata()) == [99, 99]
     assert list(ax.get_xticks()) == [50, 60]
+    assert ax.get_legend()
+    given = plt.figure().add_subplot()
+    assert figures.score_against_operations(table(*rows), given) is given and not given.get_legend()
     (band,) = ax.collections  # one seed has none
     box = band.get_datalim(ax.transData)
     assert (box.y0, box.y1) == (60, 90)
@@ -77,8 +70,6 @@ def test_choices_keep_their_order():
 @pytest.mark.parametrize(
     ("draw", "message"),
     [
-        (lambda: figures.scores_by_iteration(torch.ones(3), {}), r"shape \(3,\)"),
-        (lambda: figures.scores_by_iteration(torch.ones(3, 1), {"soon": 0}), "'soon': 0"),
         (lambda: figures.score_against_operations(table(("kmc", 0.6, 1.0))), "method='kmc'"),
         (lambda: figures.score_against_operations(table()), "no row"),
         (lambda: figures.score_against_operations(pd.DataFrame({"method": []})), "'flops'"),

@@ -5,9 +5,7 @@ import pandas as pd
 import pytest
 
 from mvp_lite import course
-from mvp_lite.paths import data_path
 
-TABLE = pd.read_csv(data_path("paper", "kcm_tables.csv")).query("table == 7")
 PAIRS = pd.DataFrame(
     [("mnli", "60 %", -5.0, 0.07), ("mnli", "70 %", -2.0, 0.06), ("qqp", "60 %", 1.0, 0.5)],
     columns=["name", "group", "difference", "error"],
@@ -22,27 +20,6 @@ def close():
 
 def drawn(ax):
     return {line.get_label(): line.get_xydata().tolist() for line in ax.get_lines()}
-
-
-def test_printed_scores():
-    lines = drawn(course.figures.printed_scores(TABLE))
-    assert list(lines) == ["KCM", "weights, scaled", "weights"]
-    assert lines["weights, scaled"] == [[60, 2.3178], [70, 24.6811], [80, 83.6422], [90, 91.4438]]
-    assert lines["KCM"][0] == [60, 85.86]
-
-
-@pytest.mark.parametrize(
-    ("table", "message"),
-    [
-        (TABLE.iloc[:0], "no row"),
-        (TABLE.assign(method="fisher"), "fisher"),
-        (pd.concat([TABLE, TABLE]), "two numbers"),
-        (TABLE.drop(columns="flops"), "flops"),
-    ],
-)
-def test_scores_of_what(table, message):
-    with pytest.raises(ValueError, match=message):
-        course.figures.printed_scores(table)
 
 
 def test_possible_means():

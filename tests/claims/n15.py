@@ -184,14 +184,14 @@ def _():
 
 @claims.claim("At 90 %, scaled weight magnitude is only 1.3 points behind KCM.", above=True)
 def _(large):
-    at = large[large["flops"] == 0.9].set_index("method")["value"]
-    assert round(at["kcm"] - at["weight_magnitude_scale"], 1) == 1.3
+    at = large[large["flops"] == 0.9].set_index("method")["score"]
+    assert round(at["kcm"] - at["weight_magnitude_scaled"], 1) == 1.3
 
 
 @claims.claim("Below 80 % it collapses, and KCM does not.", above=True)
 def _(large):
-    table = large.pivot(index="flops", columns="method", values="value")
-    assert table.loc[0.8, "weight_magnitude_scale"] > 80 > 30 > table.loc[0.7, "weight_magnitude_scale"]
+    table = large.pivot(index="flops", columns="method", values="score")
+    assert table.loc[0.8, "weight_magnitude_scaled"] > 80 > 30 > table.loc[0.7, "weight_magnitude_scaled"]
     assert table["kcm"].min() > 85
 
 
@@ -205,7 +205,7 @@ def _(kcm, large):
 
 @claims.claim("Measured from this number, KCM without labels loses 7.3 points at 60 %.", above=True)
 def _(large):
-    table = large.pivot(index="flops", columns="method", values="value")
+    table = large.pivot(index="flops", columns="method", values="score")
     assert round(93.17 - table.loc[0.6, "kcm"], 1) == 7.3
 
 

@@ -14,7 +14,7 @@ from mvp_lite.course.figures.budgets import neurons_left
 from mvp_lite.course.figures.comparisons import predicted_measured, shares
 from mvp_lite.course.figures.deployment import file_sizes, gains, runs, speed_ups
 from mvp_lite.course.figures.dial import dial, score_against_dial
-from mvp_lite.course.figures.distillation import by_temperature, scores_by_lesson, softened, teacher_gains
+from mvp_lite.course.figures.distillation import by_temperature, softened, teacher_gains
 from mvp_lite.course.figures.during_training import column_masks, optimizer_scores, paired_errors, score_histograms
 from mvp_lite.course.figures.first_order import dot_plot, removal, scores_measured
 from mvp_lite.course.figures.gates import (
@@ -30,13 +30,12 @@ from mvp_lite.course.figures.gradient_free import (
     neurons_by_layer,
     operations_by_task,
     score_against_operations,
-    scores_by_iteration,
 )
 from mvp_lite.course.figures.matrices import layer_history, matrix, scores_and_mask
 from mvp_lite.course.figures.mechanism import differing_states
 from mvp_lite.course.figures.movement import quadrants, survivors, trajectories, weights_leave, weights_moved
 from mvp_lite.course.figures.neurons import activations_by_token, representatives, scores_by_norm
-from mvp_lite.course.figures.published import differences, possible_means, printed_scores, speed_against_operations
+from mvp_lite.course.figures.published import differences, possible_means, speed_against_operations
 from mvp_lite.course.figures.results import (
     leads_by_steps,
     recorded_bars,
@@ -95,7 +94,6 @@ __all__ = [
     "predicted_measured",
     "printed_and_released",
     "printed_by_task",
-    "printed_scores",
     "quadrants",
     "race",
     "recorded_bars",
@@ -116,8 +114,6 @@ __all__ = [
     "score_histograms",
     "scores_and_mask",
     "scores_and_threshold",
-    "scores_by_iteration",
-    "scores_by_lesson",
     "scores_by_norm",
     "scores_measured",
     "shares",

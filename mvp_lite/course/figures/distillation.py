@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from mvp_lite.course.arguments import require_columns, require_known
 from mvp_lite.course.figures.style import (
-    MARKERS,
     METHOD_STYLE,
     OKABE_ITO,
     axes_or_new,
@@ -24,7 +23,7 @@ from mvp_lite.course.figures.style import (
     shared_legend,
 )
 
-__all__ = ["by_temperature", "scores_by_lesson", "softened", "teacher_gains"]
+__all__ = ["by_temperature", "softened", "teacher_gains"]
 
 _HATCHES = ("", "//", "..", "xx", "\\\\", "++", "oo")
 
@@ -92,28 +91,6 @@ def by_temperature(
     ax.set_xlabel("temperature T")
     ax.set_ylabel(ylabel)
     ax.legend(loc="best")
-    return ax
-
-
-def scores_by_lesson(scores: Mapping[str, Sequence[float]], ax: Axes | None = None) -> Axes:
-    """A row for each way to teach, with a dot for each seed and a vertical stroke at their mean.
-
-    Args:
-        scores: name of the row -> scores in percent, one for each seed.
-
-    Raises:
-        ValueError: no row, a row without a score, or a score that is not finite.
-    """
-    if not scores or not all(len(row) and np.isfinite(row).all() for row in scores.values()):
-        raise ValueError("scores: needs at least one row, and in each at least one finite number")
-    ax = plt.subplots(figsize=(6.8, 1.2 + 0.45 * len(scores)), layout="constrained")[1] if ax is None else ax
-    for place, row in enumerate(scores.values()):
-        marker, color = MARKERS[place % len(MARKERS)], OKABE_ITO[place % len(OKABE_ITO)]
-        ax.plot(row, [place] * len(row), marker, color=color, markersize=8, alpha=0.75)
-        ax.plot([np.mean(row)], [place], "|", color="#000000", markersize=20, markeredgewidth=1.5)
-    ax.set_yticks(range(len(scores)), list(scores))
-    ax.set_ylim(len(scores) - 0.5, -0.5)
-    ax.set_xlabel("score (%): each seed, and their mean")
     return ax
 
 

@@ -1,19 +1,16 @@
-"""Figures of pruning without labels: scores by iteration and by operations, neurons kept, settings compared."""
+"""Figures of pruning without labels: scores by operations, neurons kept, settings compared."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
-import numpy as np
 import pandas as pd
-import torch
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
 from mvp_lite.course.arguments import require_columns, require_known
-from mvp_lite.course.figures.style import GRAY, OKABE_ITO, Look, axes_or_new, shared_legend
+from mvp_lite.course.figures.style import Look, axes_or_new, shared_legend
 
 __all__ = [
     "UNLABELED_STYLE",
@@ -21,7 +18,6 @@ __all__ = [
     "neurons_by_layer",
     "operations_by_task",
     "score_against_operations",
-    "scores_by_iteration",
 ]
 
 #: Looks of the methods of `mvp_lite.prune_neurons`, by the names that `analysis.unlabeled_names` gives them.
@@ -44,38 +40,10 @@ UNLABELED_STYLE: dict[str, Look] = {
 }
 
 
-def scores_by_iteration(history: Any, stops: Mapping[str, int], ax: Axes | None = None) -> Axes:
-    """Scores of single neurons against the iterations of R2 (logarithmic), and a vertical line where each rule stops.
-
-    Args:
-        history: (iterations, neurons), the first row after one step.
-        stops: name of a stopping rule -> iterations it takes, at least 1.
-
-    Raises:
-        ValueError: no matrix, or a stop below 1.
-    """
-    scores = torch.as_tensor(history).detach().double().cpu().numpy()
-    if scores.ndim != 2 or not scores.size:
-        raise ValueError(f"history has shape {scores.shape}, expected (iterations, neurons)")
-    if wrong := [name for name, steps in stops.items() if steps < 1]:
-        raise ValueError(f"stops has {wrong[0]!r}: {stops[wrong[0]]}, expected at least 1 iteration")
-    ax = axes_or_new(ax)
-    ax.plot(np.arange(1, len(scores) + 1), scores, "-", color=GRAY, linewidth=0.8)
-    for index, (name, steps) in enumerate(stops.items()):
-        style: Any = ("--", "-.", ":")[index % 3]
-        ax.axvline(steps, color=OKABE_ITO[index], linestyle=style, label=f"{name} ({steps})")
-    ax.set_xscale("log")
-    ax.set_ylim(0, 1.02)
-    ax.set_xlabel("iterations")
-    ax.set_ylabel("score of a neuron")
-    ax.legend(loc="upper left", title="stopped by")
-    return ax
-
-
 def score_against_operations(table: pd.DataFrame, ax: Axes | None = None, ylabel: str = "score (%)") -> Axes:
     """Score against the operations that remain (percent): a line for each method, a band over its seeds.
 
-    A row with method "dense" is a horizontal line.
+    A row with method "dense" is a horizontal line. A new axes has a legend, a given one has none yet.
 
     Args:
         table: columns method (see `UNLABELED_STYLE`), flops (the budget, a fraction) and score; a row for each seed.
@@ -85,7 +53,7 @@ def score_against_operations(table: pd.DataFrame, ax: Axes | None = None, ylabel
     """
     _require_rows(table, "method", "flops", "score")
     require_known("method", table["method"].unique(), ("dense", *UNLABELED_STYLE))
-    ax = axes_or_new(ax)
+    new, ax = ax is None, axes_or_new(ax)
     dense = table.loc[table["method"] == "dense", "score"]
     if len(dense):
         ax.axhline(dense.mean(), color="#000000", linewidth=1, label="dense")
@@ -101,6 +69,8 @@ def score_against_operations(table: pd.DataFrame, ax: Axes | None = None, ylabel
     ax.set_xticks(sorted({round(100 * flops, 6) for flops in table.loc[table["method"] != "dense", "flops"]}))
     ax.set_xlabel("operations left (%)")
     ax.set_ylabel(ylabel)
+    if new:
+        ax.legend()
     return ax
 
 
@@ -175,7 +145,7 @@ def choices(table: pd.DataFrame, ax: Axes | None = None, xlabel: str = "score (%
         ax.plot(values, [place] * len(values), "o", color="#0072B2", markersize=4, alpha=0.6)
         ax.plot([values.mean()], [place], "|", color="#000000", markersize=14, markeredgewidth=2)
     ax.set_yticks(range(len(names)), names)
-    ax.invert_yaxis()
+    ax.set_ylim(len(names) - 0.5, -0.5)
     ax.set_xlabel(xlabel)
     return ax
 

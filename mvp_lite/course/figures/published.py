@@ -1,4 +1,4 @@
-"""Figures of published tables: scores against operations, means that are possible, differences, speed."""
+"""Figures of published tables: means that are possible, differences, speed."""
 
 from __future__ import annotations
 
@@ -11,44 +11,10 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from numpy.typing import ArrayLike
 
-from mvp_lite.course.arguments import require_columns, require_known
-from mvp_lite.course.figures.style import GRAY, OKABE_ITO, Look, axes_or_new
+from mvp_lite.course.arguments import require_columns
+from mvp_lite.course.figures.style import GRAY, OKABE_ITO, axes_or_new
 
-__all__ = ["differences", "possible_means", "printed_scores", "speed_against_operations"]
-
-_METHOD = {
-    "kcm_labels": Look("KCM, labels", "#666666", ">", "-"),
-    "kcm": Look("KCM", "#0072B2", "o", "-"),
-    "weight_magnitude_scale": Look("weights, scaled", "#D55E00", "s", "--"),
-    "weight_magnitude": Look("weights", "#CC79A7", "X", ":"),
-}
-
-
-def printed_scores(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
-    """Printed scores against the operations that are left (percent): a line for each method.
-
-    Args:
-        table: rows of `data/paper/kcm_tables.csv`, of one task and model: columns method, flops and value.
-
-    Raises:
-        ValueError: a missing column, no row, an unknown method, two numbers for one point.
-    """
-    require_columns("table", table, "method", "flops", "value")
-    if table.empty:
-        raise ValueError("table holds no row")
-    require_known("method", table["method"].unique(), tuple(_METHOD))
-    if table.duplicated(["method", "flops"]).any():
-        raise ValueError("table has two numbers for one method and budget: choose one task, model and number of labels")
-    ax = axes_or_new(ax)
-    for method, look in _METHOD.items():
-        rows = table[table["method"] == method].sort_values("flops")
-        if len(rows):
-            ax.plot(100 * rows["flops"], rows["value"], label=look.label, **look.curve)
-    ax.set_xticks([round(100 * flops, 6) for flops in sorted(table["flops"].unique())])
-    ax.set_xlabel("operations left (%)")
-    ax.set_ylabel("score (%)")
-    ax.legend(loc="best")
-    return ax
+__all__ = ["differences", "possible_means", "speed_against_operations"]
 
 
 def possible_means(
