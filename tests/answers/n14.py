@@ -134,6 +134,7 @@ WRONG = {
     },
     "14.3": {
         "stub": stub,
+        "infinite": seeds_by(lambda s, d, z: math.inf),
         "one run": seeds_by(lambda s, d, z: math.ceil(2 * (z * s / d) ** 2 - 1e-9)),
         "one mean": seeds_by(lambda s, d, z: max(2, math.ceil((z * s / d) ** 2 - 1e-9))),
         "not squared": seeds_by(lambda s, d, z: max(2, math.ceil(2 * z * s / d - 1e-9))),
@@ -175,6 +176,7 @@ SAID = {
         "sparser": "next sparser run",
     },
     "14.3": {
+        "infinite": "float inf, expected a finite number",
         "one run": "at least 2",
         "one mean": "twice that of one mean",
         "not squared": "square of the difference",
