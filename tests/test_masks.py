@@ -180,13 +180,17 @@ def test_nan_raises(dtype, density, device):
     S = torch.randn(4, 5).to(dtype)
     S[3, 4] = float("nan")
     for select in (
-        lambda: top_v(S.to(device), density),
+        lambda: top_v(S, density),
         lambda: top_v_global([torch.ones(2, 2, dtype=dtype), S], density),
-        lambda: threshold_mask(S, 0.1),
-        lambda: _selection._by_sorting(S.reshape(-1), 3),
+        lambda: threshold_mask(S.to(device), 0.1),
     ):
         with pytest.raises(ValueError, match="NaN"):
             select()
+
+
+def test_nan_is_the_largest_where_a_look_for_it_would_wait():
+    S = torch.tensor([1.0, float("nan"), 3.0, float("inf")])
+    assert _selection._by_sorting(S, 2).tolist() == [False, True, False, True]
 
 
 def test_empty_raises():
