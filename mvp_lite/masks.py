@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mvp_lite._selection import count_nonzero, read_together, top_k
+from mvp_lite._selection import above, count_nonzero, read_together, top_k
 
 __all__ = [
     "HARD_CONCRETE",
@@ -99,8 +99,8 @@ def threshold_mask(scores: Tensor, threshold: float, min_density: float = 0.005)
 def threshold_masks(scores: Sequence[Tensor], threshold: float, min_density: float = 0.005) -> list[Tensor]:
     """`threshold_mask` of several tensors, which waits for a GPU only once."""
     level = math.log(threshold / (1.0 - threshold)) if threshold > 0.0 else -math.inf
-    found = [S > level for S in scores]  # the sigmoid grows with S
-    counts = read_together([count_nonzero(mask) for mask in found] + [S.min().isnan().long() for S in scores])
+    found = [above(S, level) for S in scores]  # the sigmoid grows with S
+    counts = read_together([count_nonzero(mask) for mask in found] + [S.amin().isnan().long() for S in scores])
     if any(counts[len(scores) :]):
         raise ValueError("scores contain NaN: neither above nor below a threshold")
     return [

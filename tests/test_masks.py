@@ -153,6 +153,16 @@ def test_views_are_read_in_their_own_row_major_order(view, device):
         assert torch.equal(top_v(view(base.to(device)), density).cpu(), expected)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_comparing_and_counting_are_those_of_torch(dtype, device):
+    S = torch.randn(13, 7).to(dtype).to(device).t()
+    for level in (0.0, 0.25, -INF):
+        assert torch.equal(_selection.above(S, level), level < S)
+    M = S.clamp(min=0.0)
+    for mask in (M, M > 0.5, torch.zeros(3, 4, device=device), torch.ones(2, 2, dtype=torch.bool, device=device)):
+        assert int(_selection.count_nonzero(mask)) == int(torch.count_nonzero(mask))
+
+
 def test_other_shapes():
     assert top_v(torch.tensor(3.0), 0.5).tolist() is True
     assert top_v(torch.tensor([1.0, 2.0, 3.0]), 0.34).tolist() == [False, False, True]
@@ -216,7 +226,9 @@ LARGE_STRIDE = LARGE // 2**13 | 1
     ],
     ids=["normal", "rising", "falling", "ties", "equal", "sample above", "sample below", "infinite"],
 )
-def test_large_selections_are_a_stable_sort(make):
+@pytest.mark.parametrize("fast", [False, True])
+def test_large_selections_are_a_stable_sort(make, fast, monkeypatch):
+    monkeypatch.setattr(_selection, "_partitions_fast", lambda: fast)
     S = make(torch.arange(LARGE), torch.Generator().manual_seed(0))
     order = np.argsort(-S.numpy(), kind="stable")
     for k in (1, 2, 40, LARGE // 33, LARGE // 2, LARGE - 40, LARGE - 1, LARGE):
