@@ -5,6 +5,7 @@ JOBS ?= 2
 TORCH_INDEX ?=
 LABFLAGS ?=
 TESTFLAGS ?=
+FILES ?=
 
 # `make test-gpu PY=python3` uses that Python as it is and sets nothing up.
 ifeq ($(origin PY),command line)
@@ -17,13 +18,14 @@ endif
 # One thread per process: two torch processes with two threads each fight over two cores.
 PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest
 
-.PHONY: help setup lab test test-processors test-gpu lint bench student teacher notebooks clean
+.PHONY: help setup lab test test-processors test-gpu lint bench mutants student teacher notebooks clean
 
 help:
 	@echo "make lab       set up .venv and open the course in JupyterLab"
 	@echo "make test      set up .venv, lint, run every test and every notebook"
 	@echo "make test-processors  the tests as on other processors: other kernels, two threads"
 	@echo "make test-gpu  the same tests and notebooks on CUDA"
+	@echo "make mutants   which changes of the core no test notices (half an hour; FILES=mvp_lite/schedule.py: a minute)"
 	@echo "make student   write build/student: the notebooks without answers and outputs"
 	@echo "make teacher   write build/teacher: the guide, answers included"
 	@echo "make notebooks run the notebooks in place, as they are committed"
@@ -76,6 +78,10 @@ bench: $(READY)
 	$(PY) benchmarks/gradient_free.py
 	OMP_NUM_THREADS=1 $(PY) benchmarks/zeros.py
 	OMP_NUM_THREADS=1 $(PY) benchmarks/sparse_files.py
+
+mutants: $(READY)
+	$(PY) -m pip install --quiet --constraint constraints.txt "$$(grep '^mutmut==' constraints.txt)"
+	$(PY) tests/mutants.py --processes $(JOBS) $(FILES)
 
 student teacher: $(READY)
 	$(PY) -m mvp_lite $@

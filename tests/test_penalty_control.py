@@ -146,6 +146,13 @@ def test_the_limits_of_the_controller():
     assert rule.integral == -10.0
 
 
+def test_a_single_step_counts_no_more_than_an_error_of_2():
+    for density, target, error in ((1.0, 0.01, 2.0), (1e-4, 1.0, -2.0)):
+        rule = controlled()
+        rule.penalty(density, target, 1000)
+        assert rule.integral == pytest.approx(math.log(0.1) + 0.05 * error, rel=1e-12)
+
+
 def test_the_running_mean_of_the_gradients():
     rule = PenaltyController()
     seen = [3.0, 1.0, 2.0, 8.0]
