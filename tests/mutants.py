@@ -40,11 +40,12 @@ TESTS = {
     "settings": "test_settings.py",
     "layers": "test_scores.py test_oracle.py",
     "penalty_control": "test_penalty_control.py",
-    "methods": "test_methods.py -k 'not fine_prune'",
-    "matrices": "test_pruner.py",
-    "groups": "test_groups.py -k 'not fine_prune and not smaller and not lands_on and not keeps_the_expected'",
+    "methods": "test_methods.py test_pruner.py -k 'not fine_prune'",
+    "matrices": "test_traps.py test_pruner.py",
+    "groups": "test_groups.py test_saving.py -k 'not fine_prune and not smaller and not lands_on "
+    "and not keeps_the_expected and (description or not saving)'",
     "budgets": "test_budgets.py -k 'not fine_prune and not is_the_fraction and not keep_their_budget and not types'",
-    "pruner": "test_pruner.py",
+    "pruner": "test_pruner.py test_traps.py test_methods.py -k 'not fine_prune'",
 }
 #: the configuration of pytest and of mutmut in the scratch folder
 CONFIGURATION = r"""
@@ -73,7 +74,7 @@ def measure(name: str, processes: int) -> dict[str, Any]:
     for needed in ("mvp_lite", "tests", "data", "conftest.py"):
         (folder / needed).symlink_to(ROOT / needed)
     chosen = shlex.split(TESTS[name])
-    tests = ", ".join(json.dumps(f"tests/{word}" if word.endswith(".py") else word) for word in chosen)
+    tests = ", ".join(json.dumps(f"tests/{word}" if word.startswith("test_") else word) for word in chosen)
     (folder / "pyproject.toml").write_text(CONFIGURATION.format(name=name, tests=tests))
     with (folder / "log.txt").open("w") as log:
         subprocess.run(

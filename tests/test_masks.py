@@ -115,8 +115,15 @@ def test_partition_and_sort_agree(S, data):
     k = data.draw(st.integers(1, S.numel()))
     flat = S.reshape(-1)
     expected = torch.tensor(slow_top_k(flat.tolist(), k))
-    assert torch.equal(_selection._by_partition(flat, k), expected)
-    assert torch.equal(_selection._by_sorting(flat, k), expected)
+    for select in (_selection._by_partition, _selection._by_sorting):
+        kept = select(flat, k)
+        assert kept.dtype == torch.bool and torch.equal(kept, expected)
+
+
+def test_a_cpu_partitions_and_other_devices_sort(monkeypatch):
+    monkeypatch.setattr(_selection, "_by_sorting", lambda scores, k: (scores.device.type, k))
+    assert _selection.top_k(torch.arange(4.0), 2).tolist() == [False, False, True, True]
+    assert _selection.top_k(torch.empty(4, device="meta"), 2) == ("meta", 2)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
@@ -235,6 +242,20 @@ def test_large_selections_are_a_stable_sort(make, fast, monkeypatch):
         expected = np.zeros(LARGE, dtype=bool)
         expected[order[:k]] = True
         assert np.array_equal(_selection._by_partition(S, k).numpy(), expected), k
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+def test_a_large_selection_orders_a_small_part_of_the_scores(share, monkeypatch):
+    n, partition, sizes = 2**18 + 11, np.partition, []
+
+    def watched(values, place):
+        sizes.append(values.size)
+        return partition(values, place)
+
+    monkeypatch.setattr(np, "partition", watched)
+    S = torch.randn(n, generator=torch.Generator().manual_seed(0))
+    assert int(_selection._by_partition(S, int(share * n)).sum()) == int(share * n)
+    assert max(sizes) < 0.055 * n, "the sample, and the scores near the threshold"
 
 
 # -- one pool ---------------------------------------------------------------------------------------------------------

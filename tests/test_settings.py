@@ -32,15 +32,15 @@ def test_what_is_no_number_stays_as_it_is():
 
 @pytest.mark.parametrize("value", [2.0, True, "3", None, np.float64(2.0), torch.ones(1)])
 def test_an_integer_is_named_where_it_is_none(value):
-    with pytest.raises(TypeError, match="^steps=.*: must be an integer$"):
+    with pytest.raises(TypeError, match=r"^steps=.*: must be an integer$"):
         check_integer("steps", value)
 
 
 @pytest.mark.parametrize("value", [0, 0.0, -1.0, math.nan, True, "3", None])
 def test_a_positive_number_is_named_where_it_is_none(value):
-    with pytest.raises(ValueError, match="^lr=.*: must be a positive learning rate$"):
+    with pytest.raises(ValueError, match=r"^lr=.*: must be a positive learning rate$"):
         check_positive("lr", value, "learning rate")
-    with pytest.raises(ValueError, match="^lr=.*: must be a positive number$"):
+    with pytest.raises(ValueError, match=r"^lr=.*: must be a positive number$"):
         check_positive("lr", value)
 
 
@@ -60,13 +60,13 @@ def test_one_density_or_one_for_each_pattern():
 
 @pytest.mark.parametrize("density", ["0.1", None, True, [0.1], {1: 0.5}, {"a": "0.1"}, {"a": True}])
 def test_a_density_of_another_type(density):
-    with pytest.raises(TypeError, match="^density="):
+    with pytest.raises(TypeError, match=r"^density="):
         check_density(density)
 
 
 @pytest.mark.parametrize("density", [{}, {"a": 0.0}, {"a": 0.5, "b": 1.1}, {"a": -0.1}])
 def test_a_pattern_without_a_fraction(density):
-    with pytest.raises(ValueError, match="^density="):
+    with pytest.raises(ValueError, match=r"^density="):
         check_density(density)
 
 
