@@ -42,8 +42,8 @@ TESTS = {
     "penalty_control": "test_penalty_control.py",
     "methods": "test_methods.py test_pruner.py -k 'not fine_prune'",
     "matrices": "test_traps.py test_pruner.py",
-    "groups": "test_groups.py test_saving.py -k 'not fine_prune and not smaller and not lands_on "
-    "and not keeps_the_expected and (description or not saving)'",
+    "groups": "test_groups.py test_saving.py test_budgets.py -k 'not fine_prune and not smaller and not lands_on "
+    "and not keeps_the_expected and (description or not saving) and (n_of_m or not budgets)'",
     "budgets": "test_budgets.py -k 'not fine_prune and not is_the_fraction and not keep_their_budget and not types'",
     "pruner": "test_pruner.py test_traps.py test_methods.py -k 'not fine_prune'",
 }
