@@ -41,7 +41,7 @@ TESTS = {
     "layers": "test_scores.py test_oracle.py",
     "penalty_control": "test_penalty_control.py",
     "methods": "test_methods.py test_pruner.py -k 'not fine_prune'",
-    "matrices": "test_traps.py test_pruner.py",
+    "matrices": "test_matrices.py",
     "groups": "test_groups.py test_saving.py test_budgets.py -k 'not fine_prune and not smaller and not lands_on "
     "and not keeps_the_expected and (description or not saving) and (n_of_m or not budgets)'",
     "budgets": "test_budgets.py -k 'not fine_prune and not is_the_fraction and not keep_their_budget and not types'",
@@ -65,20 +65,22 @@ use_git_change_detection = false
 """
 
 
-def measure(name: str, processes: int) -> dict[str, Any]:
+def measure(name: str, processes: int, again: bool) -> dict[str, Any]:
     """The mutants of one file: how many, how many of them the tests notice, and the others."""
     start = time.monotonic()
     folder = SCRATCH / name
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    for needed in ("mvp_lite", "tests", "data", "conftest.py"):
-        (folder / needed).symlink_to(ROOT / needed)
+    retested = survivors(statuses(folder)) if again else []
+    if not again:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        for needed in ("mvp_lite", "tests", "data", "conftest.py"):
+            (folder / needed).symlink_to(ROOT / needed)
     chosen = shlex.split(TESTS[name])
     tests = ", ".join(json.dumps(f"tests/{word}" if word.startswith("test_") else word) for word in chosen)
     (folder / "pyproject.toml").write_text(CONFIGURATION.format(name=name, tests=tests))
     with (folder / "log.txt").open("w") as log:
         subprocess.run(
-            [sys.executable, "-m", "mutmut", "run", "--max-children", str(processes)],
+            [sys.executable, "-m", "mutmut", "run", "--max-children", str(processes), *retested],
             cwd=folder,
             env=os.environ | {"OMP_NUM_THREADS": "1", "MVP_LITE_DEVICE": "cpu"},
             stdout=log,
@@ -86,7 +88,7 @@ def measure(name: str, processes: int) -> dict[str, Any]:
             check=True,
         )
     found = statuses(folder)
-    alive = [key for key, status in found.items() if status not in ("killed", "timeout")]
+    alive = survivors(found)
     return {
         "date": datetime.date.today().isoformat(),
         "seconds": round(time.monotonic() - start),
@@ -107,6 +109,10 @@ def statuses(folder: Path) -> dict[str, str]:
     return {
         key: status_by_exit_code[code] for key, code in codes.items() if not only_strictness(change_of(folder, key))
     }
+
+
+def survivors(found: dict[str, str]) -> list[str]:
+    return [key for key, status in found.items() if status not in ("killed", "timeout")]
 
 
 def function_of(key: str) -> str:
@@ -142,13 +148,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("files", nargs="*", help="files of the core, as mvp_lite/schedule.py; default: all")
     parser.add_argument("--processes", type=int, default=2, metavar="N", help="default: %(default)s")
+    parser.add_argument("--again", action="store_true", help="only what survived last time, after tests were added")
     asked = parser.parse_args()
     names = [Path(file).stem for file in asked.files] or list(TESTS)
     if unknown := sorted(set(names) - set(TESTS)):
         parser.error(f"files={unknown}: must be of the core, {', '.join(TESTS)}")
     unexplained = 0
     for name in names:
-        found = measure(name, asked.processes)
+        found = measure(name, asked.processes, asked.again)
         record = json.loads(RECORD.read_text()) if RECORD.is_file() else {"files": {}}
         found = with_reasons(found, record["files"].get(name, {}))
         record["versions"] = {package: version(package) for package in ("mutmut", "pytest", "torch")}
