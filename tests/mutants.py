@@ -40,12 +40,13 @@ TESTS = {
     "settings": "test_settings.py",
     "layers": "test_scores.py test_oracle.py",
     "penalty_control": "test_penalty_control.py",
-    "methods": "test_methods.py test_pruner.py -k 'not fine_prune'",
+    "methods": "test_methods.py test_budgets.py -k 'not fine_prune and not unused_blocks and not nobody_holds "
+    "and (not budgets or ignore or penalty_that or where_a_penalty)'",
     "matrices": "test_matrices.py",
     "groups": "test_groups.py test_saving.py test_budgets.py -k 'not fine_prune and not smaller and not lands_on "
     "and not keeps_the_expected and (description or not saving) and (n_of_m or not budgets)'",
     "budgets": "test_budgets.py -k 'not fine_prune and not is_the_fraction and not keep_their_budget and not types'",
-    "pruner": "test_pruner.py test_traps.py test_methods.py -k 'not fine_prune'",
+    "pruner": "test_pruner.py test_traps.py -k 'not default_targets and not larger_penalty'",
 }
 #: the configuration of pytest and of mutmut in the scratch folder
 CONFIGURATION = r"""
