@@ -158,7 +158,10 @@ def main() -> int:
     for name in names:
         found = measure(name, asked.processes, asked.again)
         record = json.loads(RECORD.read_text()) if RECORD.is_file() else {"files": {}}
-        found = with_reasons(found, record["files"].get(name, {}))
+        earlier = record["files"].get(name, {})
+        found = with_reasons(found, earlier)
+        if asked.again:
+            found["seconds"] += earlier.get("seconds", 0)
         record["versions"] = {package: version(package) for package in ("mutmut", "pytest", "torch")}
         files = record["files"] | {name: found}
         record["files"] = {name: files[name] for name in TESTS if name in files}
