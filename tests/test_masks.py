@@ -238,7 +238,8 @@ def test_large_selections_are_a_stable_sort(make, fast, monkeypatch):
     monkeypatch.setattr(_selection, "_partitions_fast", lambda: fast)
     S = make(torch.arange(LARGE), torch.Generator().manual_seed(0))
     order = np.argsort(-S.numpy(), kind="stable")
-    for k in (1, 2, 40, LARGE // 33, LARGE // 2, LARGE - 40, LARGE - 1, LARGE):
+    sample = len(range(0, LARGE, LARGE_STRIDE))
+    for k in (1, 2, 40, LARGE // 33, LARGE // 2, LARGE - 40, LARGE - 1, LARGE, LARGE - sample, sample, sample + 1):
         expected = np.zeros(LARGE, dtype=bool)
         expected[order[:k]] = True
         assert np.array_equal(_selection._by_partition(S, k).numpy(), expected), k
@@ -258,6 +259,15 @@ def test_a_large_selection_orders_a_small_part_of_the_scores(n, part, share, mon
     assert int(_selection._by_partition(S, int(share * n)).sum()) == int(share * n)
     assert max(sizes) <= part * n, "the sample, and the scores near the threshold"
     assert n > 1000 or sizes == [n], "a sample would not pay"
+
+
+def test_a_sample_ends_somewhere():
+    """Where the bracket of the threshold reaches the ends of the sample."""
+    S = torch.randn(2**16, generator=torch.Generator().manual_seed(0))
+    ordered = S.sort(descending=True).values
+    for k in [*range(1400, 1700, 4), *range(2**16 - 1700, 2**16 - 1400, 4)]:
+        kept = _selection._by_partition(S, k)
+        assert int(kept.sum()) == k and float(S[kept].min()) == float(ordered[k - 1])
 
 
 # -- one pool ---------------------------------------------------------------------------------------------------------

@@ -74,6 +74,13 @@ def test_squeezing_moves_only_what_is_on_the_wrong_side(density, threshold, dtyp
     torch.testing.assert_close(again[0], after, rtol=0, atol=2e-3)
 
 
+@pytest.mark.parametrize("values", [[2.0, 1.0, 5e-4, -1.0], [2.0, -5e-4, -1.0, -2.0]])
+def test_squeezing_moves_what_is_hardly_on_the_wrong_side(values):
+    scores = [torch.tensor(values, dtype=torch.float64)]
+    assert squeeze_to_density(scores, 0.5, 0.5) == 2
+    assert int((scores[0].sigmoid() > 0.5).sum()) == 2
+
+
 def test_squeezing_leaves_open_gates_open():
     """A shift would close them in part: each gate is a factor of its weight."""
     scores = [torch.linspace(0.0, 6.0, 1000)]
