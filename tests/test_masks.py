@@ -120,6 +120,19 @@ def test_partition_and_sort_agree(S, data):
         assert kept.dtype == torch.bool and torch.equal(kept, expected)
 
 
+@pytest.mark.parametrize("dtype", [torch.bool, torch.bfloat16, torch.float64])
+def test_entries_of_masks_and_gates_are_counted(dtype):
+    gates = torch.tensor([[1.0, 0.5, 0.0], [0.0, 0.25, 1.0]]).to(dtype)
+    counted = _selection.count_nonzero(gates)
+    assert counted.shape == () and int(counted) == 4
+    assert _selection.count_nonzero(gates.to("meta")).device.type == "meta", "a device counts for itself"
+
+
+def test_numbers_are_read_in_their_order():
+    assert _selection.read_together([torch.tensor(3)]) == [3]
+    assert _selection.read_together([torch.tensor(0.5), torch.tensor(-2.0, requires_grad=True)]) == [0.5, -2.0]
+
+
 def test_a_cpu_partitions_and_other_devices_sort(monkeypatch):
     monkeypatch.setattr(_selection, "_by_sorting", lambda scores, k: (scores.device.type, k))
     assert _selection.top_k(torch.arange(4.0), 2).tolist() == [False, False, True, True]
