@@ -228,6 +228,40 @@ def test_learned_scores_have_at_least_single_precision():
             assert method.initial_scores(torch.ones(2, 2, dtype=dtype)).dtype == expected
 
 
+@pytest.mark.parametrize(
+    ("name", "penalty", "rate"),
+    [
+        ("magnitude", "feedback", 0.0),
+        ("movement", "feedback", 0.01),
+        ("soft_movement", 1.0, 0.01),
+        ("soft_movement", "feedback", 30 / 20),
+        ("l0", 1.0, 0.1),
+        ("l0", "feedback", 30 / 20),
+    ],
+)
+def test_default_learning_rates_of_scores(name, penalty, rate):
+    assert methods.METHODS[name](Settings(SCHEDULE, 0.25, penalty=penalty)).score_lr == rate
+
+
+def test_a_subclass_has_a_name_of_its_own():
+    class Own(methods.Movement):
+        name = "mine"
+
+    class Other(Own):
+        pass
+
+    assert (Own.name, Other.name) == ("mine", "Other")
+
+
+@pytest.mark.parametrize("drawn", [0.0, 1.0])
+def test_noise_of_gates_is_neither_0_nor_1(drawn, monkeypatch):
+    seen = []
+    monkeypatch.setattr(torch, "rand", lambda shape, **_: torch.full(shape, drawn))
+    monkeypatch.setattr(masks, "hard_concrete", lambda scores, noise: seen.append(noise))
+    methods.L0(Settings(SCHEDULE, 0.25)).sample(torch.zeros(2, 3), torch.Generator())
+    assert 0.0 < float(seen[0].min()) and float(seen[0].max()) < 1.0
+
+
 def test_noise_of_gates_is_that_of_the_generator():
     method, scores = methods.L0(Settings(SCHEDULE, 0.25)), torch.zeros(50, 40, dtype=torch.float64)
     noise = torch.rand(50, 40, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
