@@ -6,6 +6,7 @@ TORCH_INDEX ?=
 LABFLAGS ?=
 TESTFLAGS ?=
 FILES ?=
+SAMPLE ?=
 
 # `make test-gpu PY=python3` uses that Python as it is and sets nothing up.
 ifeq ($(origin PY),command line)
@@ -52,9 +53,9 @@ test: lint
 # What a sum rounds to depends on the kernel and on the number of threads; no test may depend on that.
 # Tests of figures, of files and of text do not depend on them anyway, and of threads only tests of numbers may.
 TEXT := $(addprefix --ignore=,$(wildcard tests/test_figures*.py) $(addprefix tests/test_,$(addsuffix .py,api browser \
-checkpoints data language latency onnx project readme replay saving shrunk_files sparse targets widgets)))
+checkpoints data language latency mutants onnx project readme replay saving shrunk_files sparse targets widgets)))
 NUMBERS := $(addprefix tests/test_,$(addsuffix .py,anatomy budgets csr diagnosis distill equations gradient_free groups \
-hold mask_search masks methods oracle penalty_control precision_compile pruner pruning_callback schedule scores shrink \
+hold mask_search masks matrices methods oracle penalty_control precision_compile pruner pruning_callback schedule scores shrink \
 swaps train trainer traps))
 
 test-processors: $(READY)
@@ -81,7 +82,7 @@ bench: $(READY)
 
 mutants: $(READY)
 	$(PY) -m pip install --quiet --constraint constraints.txt "$$(grep '^mutmut==' constraints.txt)"
-	$(PY) tests/mutants.py --processes $(JOBS) $(FILES)
+	$(PY) tests/mutants.py --processes $(JOBS) $(if $(SAMPLE),--sample $(SAMPLE)) $(FILES)
 
 student teacher: $(READY)
 	$(PY) -m mvp_lite $@

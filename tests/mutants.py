@@ -2,6 +2,7 @@
 
     make mutants                                # the whole core
     make mutants FILES=mvp_lite/schedule.py     # one file
+    make mutants SAMPLE=200                     # of each file at most so many mutants, drawn at random
 
 mutmut changes one expression at a time and runs the tests that execute the changed function. Only tests of the same
 subject count: a mutant of `masks.py` that a notebook alone notices is a gap in the tests of masks. The command fails
@@ -17,6 +18,7 @@ import contextlib
 import datetime
 import json
 import os
+import random
 import re
 import shlex
 import shutil
@@ -67,11 +69,11 @@ use_git_change_detection = false
 """
 
 
-def measure(name: str, processes: int, again: bool) -> dict[str, Any]:
-    """The mutants of one file: how many, how many of them the tests notice, and the others."""
+def measure(name: str, processes: int, again: bool, sample: int) -> dict[str, Any]:
+    """The mutants of one file, or a random sample: how many, how many of them the tests notice, and the others."""
     start = time.monotonic()
     folder = SCRATCH / name
-    retested = survivors(statuses(folder)) if again else []
+    tested = survivors(statuses(folder)) if again else []
     if not again:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
@@ -80,9 +82,12 @@ def measure(name: str, processes: int, again: bool) -> dict[str, Any]:
     chosen = shlex.split(TESTS[name])
     tests = ", ".join(json.dumps(f"tests/{word}" if word.startswith("test_") else word) for word in chosen)
     (folder / "pyproject.toml").write_text(CONFIGURATION.format(name=name, tests=tests))
+    everything = mutants_of(folder)
+    if sample and not again and sample < len(everything):
+        tested = random.Random(0).sample(everything, sample)
     with (folder / "log.txt").open("w") as log:
         subprocess.run(
-            [sys.executable, "-m", "mutmut", "run", "--max-children", str(processes), *retested],
+            [sys.executable, "-m", "mutmut", "run", "--max-children", str(processes), *tested],
             cwd=folder,
             env=os.environ | {"OMP_NUM_THREADS": "1", "MVP_LITE_DEVICE": "cpu"},
             stdout=log,
@@ -95,6 +100,7 @@ def measure(name: str, processes: int, again: bool) -> dict[str, Any]:
         "date": datetime.date.today().isoformat(),
         "seconds": round(time.monotonic() - start),
         "tests": TESTS[name],
+        "of": len(everything),
         "mutants": len(found),
         "killed": len(found) - len(alive),
         "timeouts": sum(status == "timeout" for status in found.values()),
@@ -102,14 +108,28 @@ def measure(name: str, processes: int, again: bool) -> dict[str, Any]:
     }
 
 
+def mutants_of(folder: Path) -> list[str]:
+    """The names of all mutants of a file."""
+    from mutmut.configuration import reset_config
+    from mutmut.mutation.file_mutation import mutate_file_contents
+    from mutmut.utils.format_utils import get_mutant_name
+
+    path = Path("mvp_lite") / f"{folder.name}.py"
+    with contextlib.chdir(folder):
+        reset_config()
+        return [get_mutant_name(path, name) for name in mutate_file_contents(str(path), path.read_text()).mutant_names]
+
+
 def statuses(folder: Path) -> dict[str, str]:
-    """What became of each mutant that the rule counts."""
+    """What became of each mutant that was tested and that the rule counts."""
     from mutmut.stats import status_by_exit_code
 
     meta = folder / "mutants" / "mvp_lite" / f"{folder.name}.py.meta"
     codes = json.loads(meta.read_text())["exit_code_by_key"]
     return {
-        key: status_by_exit_code[code] for key, code in codes.items() if not only_strictness(change_of(folder, key))
+        key: status_by_exit_code[code]
+        for key, code in codes.items()
+        if code is not None and not only_strictness(change_of(folder, key))
     }
 
 
@@ -151,13 +171,16 @@ def main() -> int:
     parser.add_argument("files", nargs="*", help="files of the core, as mvp_lite/schedule.py; default: all")
     parser.add_argument("--processes", type=int, default=2, metavar="N", help="default: %(default)s")
     parser.add_argument("--again", action="store_true", help="only what survived last time, after tests were added")
+    parser.add_argument(
+        "--sample", type=int, default=0, metavar="N", help="at most N mutants of a file, drawn at random"
+    )
     asked = parser.parse_args()
     names = [Path(file).stem for file in asked.files] or list(TESTS)
     if unknown := sorted(set(names) - set(TESTS)):
         parser.error(f"files={unknown}: must be of the core, {', '.join(TESTS)}")
     unexplained = 0
     for name in names:
-        found = measure(name, asked.processes, asked.again)
+        found = measure(name, asked.processes, asked.again, asked.sample)
         record = json.loads(RECORD.read_text()) if RECORD.is_file() else {"files": {}}
         earlier = record["files"].get(name, {})
         found = with_reasons(found, earlier)
