@@ -243,6 +243,40 @@ def test_default_learning_rates_of_scores(name, penalty, rate):
     assert methods.METHODS[name](Settings(SCHEDULE, 0.25, penalty=penalty)).score_lr == rate
 
 
+def test_equal_scores_that_cannot_be_parted_are_named_once():
+    method = methods.SoftMovement(Settings(SCHEDULE, 0.25))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for seed in (0, 1):
+            method.after_step(17, [torch.randn(8, 6, generator=torch.Generator().manual_seed(seed))], 1e-3)
+    with pytest.warns(UserWarning, match="48 of 48 scores stay") as seen:
+        for step in (18, 19):
+            method.after_step(step, [torch.zeros(8, 6)], 1e-3)
+    assert len(seen) == 1
+
+
+def test_a_fixed_penalty_follows_the_threshold():
+    method = methods.SoftMovement(Settings(SCHEDULE, 0.25, penalty=3.0, threshold=0.2))
+    found = []
+    for step in (2, 9, 16):
+        method.update_penalty(step, 0.5, 48)
+        found.append(method.penalty)
+    assert found == pytest.approx([0.0, 3.0 * SCHEDULE.value(9, 0.0, 1.0), 3.0])
+
+
+def test_the_value_that_a_method_has_anyway_is_not_refused():
+    methods.refuse_ignored(methods.Magnitude, Settings(SCHEDULE, 0.25, magnitude_init=0.0))
+
+
+def test_half_precision_is_left_before_anything_is_computed():
+    W, M = torch.tensor([1.0, 3.015625, 0.3]).bfloat16(), torch.tensor([0.3, 0.7, 1.0]).bfloat16()
+    moved = methods.Movement(Settings(SCHEDULE, 0.25, magnitude_init=0.3))
+    torch.testing.assert_close(moved.initial_scores(W), moved.initial_scores(W.float()), rtol=0.0, atol=0.0)
+    gates, G = methods.L0(Settings(SCHEDULE, 0.25)), torch.tensor([1.0, -2.0, 3.0])
+    expected = G * masks.hard_concrete_gradient(M.float())
+    torch.testing.assert_close(gates.score_gradient(G.clone(), torch.zeros(3), M), expected, rtol=0.0, atol=0.0)
+
+
 def test_a_subclass_has_a_name_of_its_own():
     class Own(methods.Movement):
         name = "mine"
