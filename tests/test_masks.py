@@ -278,6 +278,12 @@ def test_a_large_selection_orders_a_small_part_of_the_scores(n, part, share, mon
         sizes.clear()
 
 
+@pytest.mark.parametrize(("instructions", "fast"), [("AVX2", True), ("AVX512", True), ("DEFAULT", False)])
+def test_the_processor_decides_whether_a_sample_pays(instructions, fast, monkeypatch):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: instructions)
+    assert _selection._partitions_fast() is fast
+
+
 def test_a_sample_ends_somewhere(monkeypatch):
     """Where the bracket of the threshold reaches the ends of the sample."""
     monkeypatch.setattr(_selection, "_partitions_fast", lambda: False)
