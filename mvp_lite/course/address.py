@@ -42,7 +42,9 @@ class Address:
 
     def badge(self, notebook: str) -> str:
         """Markdown of the image that opens a notebook of the course on Colab."""
-        page = f"{_COLAB}/github/{self.url.removeprefix('https://github.com/')}/blob/v{self.version}/notebooks/{notebook}"
+        page = (
+            f"{_COLAB}/github/{self.url.removeprefix('https://github.com/')}/blob/v{self.version}/notebooks/{notebook}"
+        )
         return f"[![Open in Colab]({_COLAB}/assets/colab-badge.svg)]({page})"
 
 
