@@ -102,26 +102,23 @@ def test_another_version_is_written_everywhere(copy: Path) -> None:
         assert f"{HERE.url}@v7.8.9" in text and f"@v{mvp.__version__}" not in text, name
 
 
-@pytest.mark.parametrize(
-    "url",
-    [
-        "someone/pruning",
-        "http://github.com/a/b",
-        "https://github.com/a",
-        "https://github.com/a/b/",
-        "git@github.com:a/b",
-    ]
-    + ["https://github.com/a/b.git", "https://github.com/a/b c"],
-)
-def test_an_address_of_another_form_is_refused(copy: Path, url: str) -> None:
-    before = texts(copy)
-    with pytest.raises(ValueError, match="must be https://github.com/OWNER/NAME"):
-        publish(copy, url)
-    assert texts(copy) == before
+OTHER_FORMS = """someone/pruning
+http://github.com/a/b
+https://github.com/a
+https://github.com/a/b/
+https://github.com/a/b.git
+https://github.com/a/b c
+git@github.com:a/b"""
+
+
+@pytest.mark.parametrize("url", OTHER_FORMS.splitlines())
+def test_an_address_of_another_form_is_refused(url: str) -> None:
+    with pytest.raises(ValueError, match=f"address='{url}': must be https://github"):
+        Address(url, "1.0")
 
 
 def test_the_address_is_written_in_the_folder_of_the_project(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="no pyproject.toml"):
+    with pytest.raises(ValueError, match=r"no pyproject\.toml"):
         publish(tmp_path, HERE.url)
 
 
@@ -139,6 +136,56 @@ def test_the_cell_installs_only_what_is_missing(missing: bool, monkeypatch: pyte
         done = shell.run_cell(HERE.install_cell)
         assert done.success and done.result is None
     assert asked == ([f'install --quiet "{HERE.requirement}"'] * 2 if missing else [])
+
+
+TWICE = """
+import sys
+from IPython.core.interactiveshell import InteractiveShell
+
+shell, cell, site = InteractiveShell.instance(), *sys.argv[1:]
+for _ in range(2):
+    shell.run_cell(cell).raise_error()
+    print("-- ran", flush=True)
+from mvp_lite import course, data_path
+course.setup()
+assert str(data_path("toy", "encoder", "model.safetensors").resolve(strict=True)).startswith(site)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt" or not shutil.which("git"), reason="needs git and links to folders")
+def test_the_cell_installs_from_a_tag(copy: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """For real, but without a network: git takes a local repository for the address."""
+    for path in tracked_files():  # also what the copy of the texts lacks
+        shutil.copyfile(path, copy / path.relative_to(ROOT))
+    author = ["-c", "user.name=nobody", "-c", "user.email=nobody", "-c", "commit.gpgsign=false"]
+    for command in (["init", "--quiet"], ["add", "."], ["commit", "--quiet", "-m", "."], ["tag", f"v{HERE.version}"]):
+        subprocess.run(["git", *author, *command], cwd=copy, check=True, capture_output=True)
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", elsewhere / "venv"], check=True)
+    site = Path(sysconfig.get_path("purelib", "venv", vars={"base": str(elsewhere / "venv")}))
+    # Everything but this package is lent; an editable install of it has a folder and metadata there.
+    (elsewhere / "lent").mkdir()
+    for folder in dict.fromkeys([Path(torch.__file__).parents[1], *map(Path, sys.path)]):
+        for path in folder.iterdir() if folder.name.endswith("-packages") else ():
+            if not path.name.startswith("mvp_lite") and path.suffix != ".pth":
+                (elsewhere / "lent" / path.name).symlink_to(path)
+    (site / "lent.pth").write_text(str(elsewhere / "lent"))
+    offline = {"PIP_NO_INDEX": "1", "PIP_NO_BUILD_ISOLATION": "0", "PIP_NO_DEPS": "1"}  # "0" switches isolation off
+    local = {
+        "GIT_CONFIG_COUNT": "1",
+        "GIT_CONFIG_KEY_0": f"url.{copy.as_uri()}.insteadOf",
+        "GIT_CONFIG_VALUE_0": HERE.url,
+    }
+    python = elsewhere / "venv" / "bin" / "python"
+    done = subprocess.run(
+        [python, "-I", "-c", TWICE, HERE.install_cell, str(site.resolve())],
+        **{"cwd": elsewhere, "env": {**os.environ, **offline, **local}, "capture_output": True, "text": True},
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    first, second, rest = done.stdout.split("-- ran\n")
+    assert "mvp_lite" not in first and not second.strip() and not rest.strip()
+    assert (site / "mvp_lite" / "__init__.py").is_file()
 
 
 def test_a_new_notebook_gets_its_badge_and_its_cell_once(tmp_path: Path) -> None:
@@ -194,4 +241,4 @@ def test_uv_installs_the_versions_of_the_constraints() -> None:
     assert settings["tool"]["uv"]["constraint-dependencies"] == [line for line in lines if line], (
         "[tool.uv] constraint-dependencies in pyproject.toml: copy the lines of constraints.txt"
     )
-    assert settings["dependency-groups"]["dev"] == [f"{PROJECT['name']}[test]"]
+    assert settings["dependency-groups"]["dev"] == [f"{PROJECT['name']}[test]", "pip"]
