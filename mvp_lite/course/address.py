@@ -54,15 +54,17 @@ def without_badge(text: str) -> str:
 
 
 def published(root: Path) -> Address:
-    """The address in the pyproject.toml of a working copy, with the version there.
+    """The address in the pyproject.toml of a working copy, with the version of the package there.
 
     Raises:
-        ValueError: a folder without pyproject.toml.
+        ValueError: a folder that is no working copy.
     """
-    if not (root / "pyproject.toml").is_file():
-        raise ValueError(f"{root.resolve()} has no pyproject.toml: start this in the project's own folder")
-    project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    return Address(project["urls"]["Repository"], project["version"])
+    settings, package = root / "pyproject.toml", root / "mvp_lite" / "__init__.py"
+    if not (settings.is_file() and package.is_file()):
+        raise ValueError(f"{root.resolve()} is no copy of this project: start this in the project's own folder")
+    url = tomllib.loads(settings.read_text(encoding="utf-8"))["project"]["urls"]["Repository"]
+    (version,) = re.findall(r'^__version__ = "(.+)"$', package.read_text(encoding="utf-8"), flags=re.M)
+    return Address(url, version)
 
 
 def publish(root: Path, url: str) -> Address:
