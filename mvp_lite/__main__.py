@@ -87,6 +87,11 @@ def build_parser() -> argparse.ArgumentParser:
         edition.add_argument("--notebooks", type=Path, default=Path("notebooks"), help="folder of the notebooks")
         edition.add_argument("--out", type=Path, default=Path("build") / name, help=f"folder (default: build/{name})")
         edition.set_defaults(func=_edition, edition=name)
+    address = commands.add_parser(
+        "address", help="write the address of the published repository, and the version's tag, everywhere"
+    )
+    address.add_argument("url", nargs="?", help="https://github.com/OWNER/NAME (default: the one in pyproject.toml)")
+    address.set_defaults(func=_address)
     execute = commands.add_parser("execute", help="run notebooks in place, as they are committed")
     execute.add_argument("notebook", type=Path, nargs="+")
     execute.set_defaults(func=_execute)
@@ -154,6 +159,15 @@ def _edition(arguments: argparse.Namespace) -> None:
     make = editions.student if arguments.edition == "student" else editions.teacher
     made = make(arguments.notebooks, arguments.out)
     _log(f"{len(made)} files in {arguments.out}")
+
+
+def _address(arguments: argparse.Namespace) -> None:
+    from mvp_lite.course import address, editions
+
+    root = Path()
+    published = address.publish(root, arguments.url or address.published(root).url)
+    editions.publish(root / "notebooks", published)
+    _log(f"{published.url}, tag v{published.version}")
 
 
 def _execute(arguments: argparse.Namespace) -> None:

@@ -76,7 +76,7 @@ def test_jupyterlab_is_rooted_at_the_project() -> None:
 
 def test_the_layout_names_every_folder() -> None:
     shown = {name for row in rows_of("layout.md", "| folder or file |") for name in re.findall(r"`([\w.]+)/`", row[0])}
-    assert shown == {"mvp_lite", "notebooks", "docs", "data", "benchmarks", "tests"}
+    assert shown == {"mvp_lite", "notebooks", "docs", "data", "benchmarks", "tests", ".devcontainer"}
     table = " ".join(" ".join(row) for row in rows_of("layout.md", "| where | content |"))
     packages = {path.parent.name for path in (ROOT / "mvp_lite").glob("*/__init__.py")}
     assert set(re.findall(r"`(\w+)/", table)) == packages
