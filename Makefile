@@ -1,5 +1,6 @@
 PYTHON ?= python3
 VENV ?= .venv
+CONSTRAINTS ?= constraints.txt
 JOBS ?= 2
 # CPU-only Linux: TORCH_INDEX=https://download.pytorch.org/whl/cpu avoids gigabytes of CUDA libraries.
 TORCH_INDEX ?=
@@ -17,12 +18,13 @@ endif
 # One thread per process: two torch processes with two threads each fight over two cores.
 PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest
 
-.PHONY: help setup lab test test-processors test-gpu lint bench student teacher notebooks clean
+.PHONY: help setup lab test test-processors test-lowest test-newest test-versions test-gpu lint bench student teacher notebooks clean
 
 help:
 	@echo "make lab       set up .venv and open the course in JupyterLab"
 	@echo "make test      set up .venv, lint, run every test and every notebook"
 	@echo "make test-processors  the tests as on other processors: other kernels, two threads"
+	@echo "make test-lowest | test-newest  the tests with the lowest or newest versions that pyproject.toml allows"
 	@echo "make test-gpu  the same tests and notebooks on CUDA"
 	@echo "make student   write build/student: the notebooks without answers and outputs"
 	@echo "make teacher   write build/teacher: the guide, answers included"
@@ -31,14 +33,14 @@ help:
 
 setup: $(READY)
 
-$(VENV)/.ready: pyproject.toml constraints.txt
+$(VENV)/.ready: pyproject.toml $(CONSTRAINTS)
 	@$(PYTHON) -c "import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v <= (3, 13) else \
 	'mvp_lite needs Python 3.11, 3.12 or 3.13, and $(PYTHON) is %d.%d. Name another one: make setup PYTHON=python3.11' % v)"
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
 ifneq ($(TORCH_INDEX),)
-	$(VENV)/bin/python -m pip install --index-url $(TORCH_INDEX) "$$(grep '^torch==' constraints.txt)"
+	$(VENV)/bin/python -m pip install --index-url $(TORCH_INDEX) "$$(grep '^torch[=>]' $(CONSTRAINTS))"
 endif
-	$(VENV)/bin/python -m pip install --constraint constraints.txt --editable ".[test]"
+	$(VENV)/bin/python -m pip install --constraint $(CONSTRAINTS) --editable ".[test]"
 	@touch $@
 
 lab: $(READY)
@@ -58,6 +60,21 @@ swaps train trainer traps))
 test-processors: $(READY)
 	ATEN_CPU_CAPABILITY=default $(PYTEST) --nbval -m "not slow" -n $(JOBS) --dist loadfile $(TEXT) $(TESTFLAGS)
 	OMP_NUM_THREADS=2 $(PY) -m pytest $(NUMBERS) -m "not slow" $(TESTFLAGS)
+
+# Constraints for pip: the ranges of pyproject.toml, and their lower bounds.
+build/newest.txt: pyproject.toml
+	@mkdir -p build
+	sed -n 's/^ *"\([A-Za-z_-]*>=.*,<.*\)",$$/\1/p' $< > $@
+build/lowest.txt: build/newest.txt
+	sed 's/>=\(.*\),.*/==\1/' $< > $@
+
+# Printed outputs belong to the pins, so they are not compared. The environment is new each time: "newest" changes.
+test-lowest test-newest: test-%: build/%.txt
+	rm -rf build/$*
+	$(MAKE) test-versions VENV=build/$* CONSTRAINTS=build/$*.txt
+
+test-versions: $(READY)
+	$(PYTEST) --nbval-lax -m "not slow" -n $(JOBS) --dist loadfile $(TESTFLAGS)
 
 test-gpu: $(READY)
 	@$(PY) -c "import sys, torch; sys.exit(None if torch.cuda.is_available() else \
