@@ -18,7 +18,7 @@ from typing import Any
 import nbformat
 from nbformat import NotebookNode
 
-__all__ = ["checks_in", "execute", "solutions", "student", "teacher"]
+__all__ = ["blank", "checks_in", "execute", "filled", "solutions", "student", "teacher"]
 
 _SOLUTION = re.compile(r"^([ \t]*)### BEGIN SOLUTION\n(.*?)^[ \t]*### END SOLUTION *$\n?", flags=re.S | re.M)
 _STUB = "# YOUR CODE HERE\nraise NotImplementedError()"  # nbgrader's
@@ -73,7 +73,7 @@ def student(source: Path, out: Path) -> list[Path]:
         for cell in notebook.cells:
             if cell.cell_type == "code":
                 cell.outputs, cell.execution_count = [], None
-                cell.source = _SOLUTION.sub(lambda m: textwrap.indent(_STUB, m[1]) + "\n", cell.source).rstrip("\n")
+                cell.source = blank(cell.source)
             else:
                 cell.source = cell.source.replace("](../", "](../../")  # the edition is one folder deeper
         _write(notebook, out / path.name)
@@ -112,7 +112,17 @@ def solutions(notebook: NotebookNode, path: Path) -> dict[str, str]:
     Raises:
         ValueError: markers that do not pair, or an answer without the heading of an exercise before it.
     """
-    return {number: _SOLUTION.sub(r"\2", cell.source).rstrip() for number, cell in _answers(notebook, path)}
+    return {number: filled(cell.source) for number, cell in _answers(notebook, path)}
+
+
+def blank(source: str) -> str:
+    """The source of a cell as a student gets it: what is to be written in place of the answer."""
+    return _SOLUTION.sub(lambda m: textwrap.indent(_STUB, m[1]) + "\n", source).rstrip("\n")
+
+
+def filled(source: str) -> str:
+    """The source of a cell with its answer, without the markers."""
+    return _SOLUTION.sub(r"\2", source).rstrip()
 
 
 def checks_in(cell: NotebookNode) -> list[str]:
