@@ -1,7 +1,7 @@
 """The website (`make site`), made from the committed notebooks and pages: nothing is run, nothing is fetched.
 
-The sources stay where they are, so that the site has the folders of the repository and links between files hold in both.
-What a page on the screen needs and a notebook does not is added here while it is read.
+The sources stay where they are: the site has the folders of the repository, and links between files hold in both. What
+a page on the screen needs and a notebook does not is added here while it is read.
 """
 
 import re
@@ -43,6 +43,7 @@ html_theme = "furo"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_copy_source = False
+html_use_index = False
 html_theme_options = {"navigation_with_keys": False, "top_of_page_buttons": []}
 # MathJax typesets the notebooks in JupyterLab too. This package has its files, so nothing comes from another host.
 mathjax_path = "mathjax/tex-chtml.js"
@@ -55,6 +56,7 @@ CHECKED = re.compile(r'^course\.(exercises\.)?check\("(\d+\.\d+)"', flags=re.M)
 
 def setup(app):
     app.connect("source-read", read)
+    app.connect("doctree-read", display)
     app.connect("doctree-read", describe)
     app.connect("build-finished", finish)
 
@@ -70,7 +72,8 @@ def read(app, name, source):
         source[0] += "\n\n" + contents(source[0])
     downloads = " and ".join(f'<a href="{{0}}downloads/{name}.zip">{title}</a>' for name, title in EDITIONS.items())
     if name == "README":
-        source[0] = source[0].replace("\n## Install", f"\nDownload the course: {downloads.format('')}.\n\n## Install", 1)
+        links = f"**[Start the course](notebooks/00_start_here.ipynb)**, or download it: {downloads.format('')}."
+        source[0] = source[0].replace("\n## Install\n", f"\n{links}\n\n## Install\n", 1)
     if name == "docs/teaching":
         source[0] = source[0].replace("\n## Editions\n", f"\n## Editions\n\nDownload: {downloads.format('../')}.\n", 1)
 
@@ -113,6 +116,13 @@ def on_screen(cell):
 def fold(cell, tag, title):
     cell.metadata.tags = [*cell.metadata.get("tags", []), tag]
     cell.metadata.mystnb = {"code_prompt_show": title, "code_prompt_hide": title}
+
+
+def display(app, doctree):
+    """Displayed equations go to MathJax as they are; Sphinx would wrap some in `split`, which forbids `\\tag`."""
+    for block in doctree.findall(nodes.math_block):
+        block["no-wrap"] = True
+        block.children = [nodes.Text(rf"\[{block.astext()}\]")]
 
 
 def describe(app, doctree):
