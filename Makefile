@@ -18,7 +18,7 @@ endif
 # One thread per process: two torch processes with two threads each fight over two cores.
 PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest
 
-.PHONY: help setup lab test test-processors test-lowest test-newest test-versions test-gpu lint bench student teacher notebooks clean
+.PHONY: help setup lab test test-processors test-lowest test-newest test-versions test-gpu lint bench student teacher site notebooks clean
 
 help:
 	@echo "make lab       set up .venv and open the course in JupyterLab"
@@ -28,6 +28,7 @@ help:
 	@echo "make test-gpu  the same tests and notebooks on CUDA"
 	@echo "make student   write build/student: the notebooks without answers and outputs"
 	@echo "make teacher   write build/teacher: the guide, answers included"
+	@echo "make site      write build/site: notebooks and pages as a website that reads offline"
 	@echo "make notebooks run the notebooks in place, as they are committed"
 	@echo "make setup | lint | bench | clean"
 
@@ -52,7 +53,7 @@ test: lint
 # What a sum rounds to depends on the kernel and on the number of threads; no test may depend on that.
 # Tests of figures, of files and of text do not depend on them anyway, and of threads only tests of numbers may.
 TEXT := $(addprefix --ignore=,$(wildcard tests/test_figures*.py) $(addprefix tests/test_,$(addsuffix .py,api browser \
-checkpoints contributing data language latency onnx project readme replay saving shrunk_files sparse targets widgets)))
+checkpoints contributing data language latency onnx project readme replay saving shrunk_files site sparse targets widgets)))
 NUMBERS := $(addprefix tests/test_,$(addsuffix .py,anatomy budgets csr diagnosis distill equations gradient_free groups \
 hold mask_search masks methods oracle penalty_control precision_compile pruner pruning_callback schedule scores shrink \
 swaps train trainer traps))
@@ -96,6 +97,12 @@ bench: $(READY)
 
 student teacher: $(READY)
 	$(PY) -m mvp_lite $@
+
+# Runs no notebook. Warnings, of links that lead nowhere for instance, are errors.
+site: $(READY)
+	rm -rf build/site build/doctrees
+	$(PY) -m sphinx -q -W --keep-going -c docs -d build/doctrees . build/site
+	@echo "build/site/index.html; over http: $(PY) -m http.server --directory build/site"
 
 notebooks: $(READY)
 	MVP_LITE_DEVICE=cpu $(PY) -m mvp_lite execute $(sort $(wildcard notebooks/*.ipynb))

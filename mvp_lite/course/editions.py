@@ -20,7 +20,7 @@ from nbformat import NotebookNode
 
 from mvp_lite.course.address import Address, without_badge
 
-__all__ = ["checks_in", "execute", "publish", "solutions", "student", "teacher"]
+__all__ = ["blank", "checks_in", "execute", "filled", "publish", "solutions", "student", "teacher"]
 
 _SOLUTION = re.compile(r"^([ \t]*)### BEGIN SOLUTION\n(.*?)^[ \t]*### END SOLUTION *$\n?", flags=re.S | re.M)
 _STUB = "# YOUR CODE HERE\nraise NotImplementedError()"  # nbgrader's
@@ -98,7 +98,7 @@ def student(source: Path, out: Path) -> list[Path]:
         for cell in notebook.cells:
             if cell.cell_type == "code":
                 cell.outputs, cell.execution_count = [], None
-                cell.source = _SOLUTION.sub(lambda m: textwrap.indent(_STUB, m[1]) + "\n", cell.source).rstrip("\n")
+                cell.source = blank(cell.source)
             else:
                 # The edition is one folder deeper, and the badge opens the notebook with its answers.
                 cell.source = without_badge(cell.source).replace("](../", "](../../")
@@ -138,7 +138,17 @@ def solutions(notebook: NotebookNode, path: Path) -> dict[str, str]:
     Raises:
         ValueError: markers that do not pair, or an answer without the heading of an exercise before it.
     """
-    return {number: _SOLUTION.sub(r"\2", cell.source).rstrip() for number, cell in _answers(notebook, path)}
+    return {number: filled(cell.source) for number, cell in _answers(notebook, path)}
+
+
+def blank(source: str) -> str:
+    """The source of a cell as a student gets it: what is to be written in place of the answer."""
+    return _SOLUTION.sub(lambda m: textwrap.indent(_STUB, m[1]) + "\n", source).rstrip("\n")
+
+
+def filled(source: str) -> str:
+    """The source of a cell with its answer, without the markers."""
+    return _SOLUTION.sub(r"\2", source).rstrip()
 
 
 def checks_in(cell: NotebookNode) -> list[str]:
