@@ -17,7 +17,7 @@ endif
 # One thread per process: two torch processes with two threads each fight over two cores.
 PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest
 
-.PHONY: help setup lab test test-processors test-gpu lint bench student teacher notebooks clean
+.PHONY: help setup lab test test-processors test-gpu lint bench student teacher sliders notebooks clean
 
 help:
 	@echo "make lab       set up .venv and open the course in JupyterLab"
@@ -26,6 +26,7 @@ help:
 	@echo "make test-gpu  the same tests and notebooks on CUDA"
 	@echo "make student   write build/student: the notebooks without answers and outputs"
 	@echo "make teacher   write build/teacher: the guide, answers included"
+	@echo "make sliders   write build/sliders: the widgets of 01 to 05, without Python"
 	@echo "make notebooks run the notebooks in place, as they are committed"
 	@echo "make setup | lint | bench | clean"
 
@@ -79,6 +80,9 @@ bench: $(READY)
 
 student teacher: $(READY)
 	$(PY) -m mvp_lite $@
+
+sliders: $(READY)
+	MVP_LITE_DEVICE=cpu $(PY) -m mvp_lite sliders $(sort $(wildcard notebooks/0[1-5]_*.ipynb))
 
 notebooks: $(READY)
 	MVP_LITE_DEVICE=cpu $(PY) -m mvp_lite execute $(sort $(wildcard notebooks/*.ipynb))

@@ -57,7 +57,9 @@ def test_a_player_is_drawn_by_its_slider(widget):
 
 
 def test_a_long_slider_needs_positions_and_its_first_is_one_of_them(monkeypatch):
-    widget = ipywidgets.interactive(lambda n: plt.subplots(), n=ipywidgets.FloatSlider(2.0, min=0.0, max=10.0, step=0.2))
+    widget = ipywidgets.interactive(
+        lambda n: plt.subplots(), n=ipywidgets.FloatSlider(2.0, min=0.0, max=10.0, step=0.2)
+    )
     with pytest.raises(ValueError, match="n: has 51 positions, must have at most 20"):
         sliders.pictures(widget)
     monkeypatch.setitem(sliders.POSITIONS, "n", [0, 10])
@@ -75,16 +77,17 @@ def test_every_widget_of_the_course_has_positions(name, monkeypatch):
     exec(test_browser.SETUP, names)
     shown = eval(f"course.widgets.{name}({test_browser.CALLS[name]})", names)
     inner = shown if hasattr(shown, "kwargs_widgets") else shown.children[-1]
-    asked = []
-    monkeypatch.setattr(inner, "f", lambda **values: asked.append(values) or plt.figure().add_subplot())
+    drawn = []
+    monkeypatch.setattr(inner, "f", lambda **values: drawn.append(values) or plt.figure().add_subplot())
     monkeypatch.setattr(figures.style, "_small_png", lambda axes: plt.close("all") or b"")
     found = sliders.pictures(shown)
+    asked = list(drawn)  # a slider that moves draws again
     assert len(asked) == len(found["pictures"]) == np.prod([len(slider["values"]) for slider in found["sliders"]])
     assert len({json.dumps(values) for values in asked}) == len(asked) <= 40
-    for slider, description in zip(inner.kwargs_widgets, asked[0], strict=True):
+    for slider, argument in zip(inner.kwargs_widgets, asked[0], strict=True):
         for values in asked:
-            slider.value = values[description]
-            assert slider.value == values[description], "a position that the widget has too"
+            slider.value = values[argument]
+            assert slider.value == values[argument], "a position that the widget has too"
 
 
 SETUP = """\

@@ -20,7 +20,7 @@ __all__ = ["MOST", "POSITIONS", "page", "pictures", "write"]
 #: A slider has at most this many positions in a page; each position is a picture of about 10 kB.
 MOST = 20
 
-#: Argument -> its positions in a page, for sliders with more than `MOST`. The first position of the widget is one of them.
+#: Argument -> its positions in a page, for sliders with more than `MOST`; where the slider starts is one of them.
 POSITIONS: dict[str, Sequence[float]] = {
     "kept": (1, 3, 5, *range(10, 101, 10)),
     "s": range(1, 11),
@@ -32,7 +32,9 @@ POSITIONS: dict[str, Sequence[float]] = {
 }
 
 _MIME = "application/x-mvp-lite-sliders+json"
-_RECORD = "from mvp_lite.course import sliders\n\nsliders._display(Out[max(Out)])"  # "_" may be a variable of the notebook
+_RECORD = (
+    "from mvp_lite.course import sliders\n\nsliders._display(Out[max(Out)])"  # "_" may be a variable of the notebook
+)
 
 _PAGE = """\
 <div class="sliders" id="sliders-{name}">
