@@ -80,7 +80,11 @@ def write(notebook: Path, out: Path) -> list[Path]:
     from nbclient import NotebookClient
 
     content: Any = nbformat.read(notebook, as_version=4)  # type: ignore[no-untyped-call]
-    shown = [place for place, cell in enumerate(content.cells) if "course.widgets." in cell.source]
+    shown = [
+        place
+        for place, cell in enumerate(content.cells)
+        if cell.cell_type == "code" and "course.widgets." in cell.source
+    ]
     if not shown:
         raise ValueError(f"{notebook.name} shows no widget of course.widgets")
     cells = content.cells[: shown[-1] + 1]
