@@ -78,7 +78,7 @@ def test_every_widget_of_the_course_has_positions(name, monkeypatch):
     shown = eval(f"course.widgets.{name}({test_browser.CALLS[name]})", names)
     inner = shown if hasattr(shown, "kwargs_widgets") else shown.children[-1]
     drawn = []
-    monkeypatch.setattr(inner, "f", lambda **values: drawn.append(values) or plt.figure().add_subplot())
+    monkeypatch.setattr(inner, "f", lambda **values: drawn.append(values) or plt.close("all"))
     monkeypatch.setattr(figures.style, "_small_png", lambda axes: plt.close("all") or b"")
     found = sliders.pictures(shown)
     asked = list(drawn)  # a slider that moves draws again

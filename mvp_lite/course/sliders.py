@@ -133,8 +133,8 @@ def pictures(widget: Any) -> dict[str, Any]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="FigureCanvasAgg is non-interactive")
         plt.switch_backend("agg")  # `plt.show()` leaves the figure to us
-        for options in itertools.product(*chosen.values()):
-            widget.f(**{name: value for name, (_, value) in zip(chosen, options, strict=True)})
+        for places in itertools.product(*chosen.values()):
+            widget.f(**{name: value for name, (_, value) in zip(chosen, places, strict=True)})
             drawn.append(base64.b64encode(_small_png(plt.gcf().axes)).decode("ascii"))
     return {"sliders": sliders, "pictures": drawn}
 
