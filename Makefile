@@ -98,8 +98,15 @@ bench: $(READY)
 student teacher: $(READY)
 	$(PY) -m mvp_lite $@
 
-# Runs no notebook. Warnings, of links that lead nowhere for instance, are errors.
-site: $(READY)
+# The sliders of the website, drawn in advance; this runs notebooks, about a minute in all.
+SLIDERS := $(sort $(wildcard notebooks/0[1-5]_*.ipynb))
+build/sliders/.drawn: $(SLIDERS) $(READY)
+	rm -rf build/sliders
+	MVP_LITE_DEVICE=cpu $(PY) -m mvp_lite sliders $(SLIDERS)
+	@touch $@
+
+# Warnings, of links that lead nowhere for instance, are errors.
+site: build/sliders/.drawn
 	rm -rf build/site build/doctrees
 	$(PY) -m sphinx -q -W --keep-going -c docs -d build/doctrees . build/site
 	@echo "build/site/index.html; over http: $(PY) -m http.server --directory build/site"

@@ -95,6 +95,10 @@ def build_parser() -> argparse.ArgumentParser:
     execute = commands.add_parser("execute", help="run notebooks in place, as they are committed")
     execute.add_argument("notebook", type=Path, nargs="+")
     execute.set_defaults(func=_execute)
+    sliders = commands.add_parser("sliders", help="write the widgets of notebooks as pages that need no Python")
+    sliders.add_argument("notebook", type=Path, nargs="+")
+    sliders.add_argument("--out", type=Path, default=Path("build") / "sliders", help="folder (default: build/sliders)")
+    sliders.set_defaults(func=_sliders)
     return parser
 
 
@@ -175,6 +179,14 @@ def _execute(arguments: argparse.Namespace) -> None:
 
     for path in arguments.notebook:
         _log(f"{path.name}: {editions.execute(path):.0f} s")
+
+
+def _sliders(arguments: argparse.Namespace) -> None:
+    from mvp_lite.course import sliders
+
+    for path in arguments.notebook:
+        for made in sliders.write(path, arguments.out):
+            _log(f"{made} ({made.stat().st_size / 1000:.0f} kB)")
 
 
 def _log(line: str) -> None:
