@@ -13,7 +13,7 @@ from pathlib import Path
 
 import nbformat
 from docutils import nodes
-from nbformat.v4 import new_code_cell, new_markdown_cell
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_output
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -109,6 +109,9 @@ def on_screen(cell):
         else:
             fold(cell, "hide-input", f"Check of {'exercise ' if checks[0][0] else ''}{numbers}")
     if cell.cell_type == "code" and "course.widgets." in cell.source:
+        for page in (ROOT / "build" / "sliders").glob(f"*-{cell.id}.html"):  # `make sliders` wrote it
+            cell.outputs = [new_output("display_data", {"text/html": page.read_text("ascii")})]
+            return [cell]
         return [cell, new_markdown_cell(SLIDERS)]
     return [cell]
 
