@@ -109,7 +109,7 @@ def on_screen(cell):
         else:
             fold(cell, "hide-input", f"Check of {'exercise ' if checks[0][0] else ''}{numbers}")
     if cell.cell_type == "code" and "course.widgets." in cell.source:
-        for page in (ROOT / "build" / "sliders").glob(f"*-{cell.id}.html"):  # `make sliders` wrote it
+        for page in (ROOT / "build" / "sliders").glob(f"*-{cell.id}.html"):  # `make site` has them drawn first
             cell.outputs = [new_output("display_data", {"text/html": page.read_text("ascii")})]
             return [cell]
         return [cell, new_markdown_cell(SLIDERS)]
