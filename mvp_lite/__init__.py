@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from mvp_lite.train import Result, fine_prune
     from mvp_lite.trainer import PruningCallback
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = [
     "MaskedLinear",
     "Pruner",

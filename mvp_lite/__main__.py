@@ -87,9 +87,18 @@ def build_parser() -> argparse.ArgumentParser:
         edition.add_argument("--notebooks", type=Path, default=Path("notebooks"), help="folder of the notebooks")
         edition.add_argument("--out", type=Path, default=Path("build") / name, help=f"folder (default: build/{name})")
         edition.set_defaults(func=_edition, edition=name)
+    address = commands.add_parser(
+        "address", help="write the address of the published repository, and the version's tag, everywhere"
+    )
+    address.add_argument("url", nargs="?", help="https://github.com/OWNER/NAME (default: the one in pyproject.toml)")
+    address.set_defaults(func=_address)
     execute = commands.add_parser("execute", help="run notebooks in place, as they are committed")
     execute.add_argument("notebook", type=Path, nargs="+")
     execute.set_defaults(func=_execute)
+    sliders = commands.add_parser("sliders", help="write the widgets of notebooks as pages that need no Python")
+    sliders.add_argument("notebook", type=Path, nargs="+")
+    sliders.add_argument("--out", type=Path, default=Path("build") / "sliders", help="folder (default: build/sliders)")
+    sliders.set_defaults(func=_sliders)
     return parser
 
 
@@ -156,11 +165,28 @@ def _edition(arguments: argparse.Namespace) -> None:
     _log(f"{len(made)} files in {arguments.out}")
 
 
+def _address(arguments: argparse.Namespace) -> None:
+    from mvp_lite.course import address, editions
+
+    root = Path()
+    published = address.publish(root, arguments.url or address.published(root).url)
+    editions.publish(root / "notebooks", published)
+    _log(f"{published.url}, tag v{published.version}")
+
+
 def _execute(arguments: argparse.Namespace) -> None:
     from mvp_lite.course import editions
 
     for path in arguments.notebook:
         _log(f"{path.name}: {editions.execute(path):.0f} s")
+
+
+def _sliders(arguments: argparse.Namespace) -> None:
+    from mvp_lite.course import sliders
+
+    for path in arguments.notebook:
+        for made in sliders.write(path, arguments.out):
+            _log(f"{made} ({made.stat().st_size / 1000:.0f} kB)")
 
 
 def _log(line: str) -> None:

@@ -20,6 +20,7 @@ from mvp_lite.forward import without_labels
 __all__ = ["Teacher", "distillation_loss"]
 
 _HEADS = ("logits", "start_logits", "end_logits")
+_DECODER_INPUTS = {"decoder_input_ids", "decoder_inputs_embeds"}
 
 
 def distillation_loss(student: Tensor, teacher: Tensor, temperature: float = 2.0) -> Tensor:
@@ -83,8 +84,16 @@ class Teacher:
             batch: the arguments that the student got; the teacher gets them without the targets.
 
         Raises:
-            ValueError: logits that do not fit, see `distillation_loss`.
+            ValueError: logits that do not fit, see `distillation_loss`; a student without a loss; no tokens for the
+                decoder of a teacher that generates.
         """
+        if outputs.get("loss") is None:
+            raise ValueError("outputs.loss=None: the student must get the targets, of which the teacher gets none")
+        if hasattr(self.model, "prepare_decoder_input_ids_from_labels") and not batch.keys() & _DECODER_INPUTS:
+            raise ValueError(
+                f"batch={sorted(batch)}: must have decoder_input_ids, because the teacher gets no labels to make them "
+                "from: model.prepare_decoder_input_ids_from_labels(labels=batch['labels'])"
+            )
         self.model.eval()
         with torch.no_grad():
             taught = self.model(**without_labels(batch))

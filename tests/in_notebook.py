@@ -99,8 +99,9 @@ def _state_kept() -> Iterator[None]:
 
 
 def cells_of(path: Path) -> list[tuple[str, str]]:
-    """Type and source of each cell."""
-    return [(c["cell_type"], "".join(c["source"])) for c in json.loads(path.read_text())["cells"]]
+    """Type and source of each cell but the one that installs the package."""
+    cells = [c for c in json.loads(path.read_text())["cells"] if "install" not in c.get("metadata", {}).get("tags", [])]
+    return [(c["cell_type"], "".join(c["source"])) for c in cells]
 
 
 def run(path: Path, claims: Claims, student: Path | None = None) -> list[str]:

@@ -1,10 +1,11 @@
-"""README.md and docs/*.md as the tests read them: code, tables, sentences, links."""
+"""README.md, CONTRIBUTING.md and docs/*.md as the tests read them: code, tables, sentences, links."""
 
 import re
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
+CONTRIBUTING = ROOT / "CONTRIBUTING.md"
 GUIDES = sorted((ROOT / "docs").glob("*.md"))
 
 

@@ -6,7 +6,7 @@ import re
 
 import pytest
 import torch
-from transformers import BertConfig, BertForQuestionAnswering
+from transformers import BertConfig, BertForQuestionAnswering, T5Config, T5ForConditionalGeneration
 from transformers.utils import ModelOutput
 
 import mvp_lite as mvp
@@ -121,6 +121,26 @@ def test_mixed_loss_of_spans_is_the_mean_of_start_and_end():
     end = mvp.distillation_loss(outputs.end_logits, taught.end_logits)
     found = mvp.Teacher(other).loss(outputs, batch)
     torch.testing.assert_close(found, 0.1 * outputs.loss + 0.9 * (start + end) / 2)
+
+
+def test_a_teacher_that_generates_needs_tokens_for_its_decoder():
+    config = T5Config(vocab_size=20, d_model=8, d_kv=4, d_ff=8, num_layers=1, num_heads=2, decoder_start_token_id=0)
+    torch.manual_seed(0)
+    student, other = (T5ForConditionalGeneration(config).eval() for _ in range(2))
+    batch = {"input_ids": torch.randint(1, 20, (2, 5)), "labels": torch.randint(1, 20, (2, 4))}
+    outputs, teacher = student(**batch), mvp.Teacher(other)
+    message = r"batch=\['input_ids', 'labels'\]: must have decoder_input_ids, .*(?<=: )model\.(\w+)\("
+    with pytest.raises(ValueError, match=message) as error:
+        teacher.loss(outputs, batch)
+    remedy = re.search(message, str(error.value)).group(1)
+    tokens = getattr(other, remedy)(labels=batch["labels"])
+    logits = other(input_ids=batch["input_ids"], decoder_input_ids=tokens).logits.flatten(0, 1)
+    kd = mvp.distillation_loss(outputs.logits.flatten(0, 1), logits)
+    found = teacher.loss(outputs, batch | {"decoder_input_ids": tokens})
+    torch.testing.assert_close(found, 0.1 * outputs.loss + 0.9 * kd)
+    inputs = {"input_ids": batch["input_ids"], "decoder_input_ids": tokens}
+    with pytest.raises(ValueError, match=r"outputs\.loss=None: the student must get the targets"):
+        teacher.loss(student(**inputs), inputs)
 
 
 class Blind(torch.nn.Module):

@@ -196,7 +196,9 @@ def test_operations_are_those_a_counter_finds(family):
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         model(input_ids=torch.zeros(2, 11, dtype=torch.long))
     count = operations(model, 11)
-    assert counter.get_total_flops() == 2 * 2 * (count["heads"] + count["neurons"])
+    # Angles of positions are products of matrices in some versions of transformers; they belong to no block.
+    angles = sum(counter.get_flop_counts().get("LlamaModel.rotary_emb", {}).values())
+    assert counter.get_total_flops() - angles == 2 * 2 * (count["heads"] + count["neurons"])
     assert sum(count["per_neuron"]) * COMMON["intermediate_size"] == count["neurons"]
 
 

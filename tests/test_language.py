@@ -45,9 +45,10 @@ VAGUE = set("kind kinds follow adopt recover catch_up fresh spread land prepare 
 
 def texts() -> list[Path]:
     folders = [("mvp_lite", "*.py"), ("tests", "*.py"), ("benchmarks", "*.py"), ("docs", "*.md"), ("data", "*.md"),
-               ("notebooks", "*.md"), ("notebooks", "*.ipynb")]  # fmt: skip
+               ("notebooks", "*.md"), ("notebooks", "*.ipynb"), ("docs", "*.svg"), (".github", "*.*")]  # fmt: skip
     found = [path for folder, pattern in folders for path in sorted((ROOT / folder).rglob(pattern))]
-    found += [ROOT / name for name in ("README.md", "Makefile", "conftest.py", ".ci/run", "pyproject.toml")]
+    others = "README.md CONTRIBUTING.md CITATION.cff Makefile conftest.py .ci/run pyproject.toml"
+    found += [ROOT / name for name in others.split()]
     return [path for path in found if path != Path(__file__).resolve() and "answers" not in path.parts]
 
 

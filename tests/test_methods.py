@@ -3,7 +3,7 @@
 import copy
 import io
 import pickle
-import re
+import textwrap
 import warnings
 
 import pytest
@@ -41,7 +41,7 @@ def test_the_registry_knows_every_method_by_its_name():
 def test_the_method_in_the_docstring():
     """As it stands there: scores are the sum of |G * W|, and everything else works as with the built-in ones."""
     code = Method.__doc__.split("accumulating")[1].split("Attributes:")[0].partition("\n\n")[2]
-    code = re.sub(r"^        ", "", code, flags=re.M).partition("pruner = ")
+    code = textwrap.dedent(code).partition("pruner = ")  # how deep it is indented depends on Python's version
     names = {"methods": methods}
     exec(code[0], names)
     assert code[2].startswith("mvp.Pruner(model, Sensitivity, density=0.1, total_steps=1000)")

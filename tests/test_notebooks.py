@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 from in_notebook import claims_of
 
+from mvp_lite.course.address import without_badge
+
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 DERIVATIONS = [path for path in NOTEBOOKS if path.name[:2] != "00"]
@@ -25,8 +27,13 @@ def read(path: Path) -> Any:
     return json.loads(path.read_text())
 
 
+def lesson(path: Path) -> list[Any]:
+    """All cells but the one that installs the package, which is the same everywhere (test_elsewhere.py)."""
+    return [cell for cell in read(path)["cells"] if "install" not in tags(cell)]
+
+
 def cells(path: Path, cell_type: str) -> list[Any]:
-    return [cell for cell in read(path)["cells"] if cell["cell_type"] == cell_type]
+    return [cell for cell in lesson(path) if cell["cell_type"] == cell_type]
 
 
 def source(cell: Any) -> str:
@@ -38,7 +45,7 @@ def tags(cell: Any) -> list[str]:
 
 
 def python(cell: Any) -> ast.Module:
-    return ast.parse(re.sub(r"^%.*$", "pass", source(cell), flags=re.M))
+    return ast.parse(re.sub(r"^( *)%.*$", r"\1pass", source(cell), flags=re.M))
 
 
 def index_row(path: Path) -> list[str]:
@@ -56,7 +63,7 @@ def test_the_numbers_go_up_from_00() -> None:
 @all_notebooks
 def test_committed_as_it_ran(path: Path) -> None:
     assert path.stat().st_size <= 300_000, f"{path.stat().st_size} bytes"
-    code = cells(path, "code")
+    code = [cell for cell in read(path)["cells"] if cell["cell_type"] == "code"]
     # nbval compares nothing in a cell without a count.
     assert [cell["execution_count"] for cell in code] == list(range(1, len(code) + 1))
     for cell in code:
@@ -103,7 +110,8 @@ def markdown(path: Path) -> str:
 
 
 def words(text: str) -> int:
-    """Words to read; a formula counts as one, links and tags do not count."""
+    """Words to read; a formula counts as one, links, tags and the badge do not count."""
+    text = without_badge(text)
     text = re.sub(r"\$\$.*?\$\$|\$[^$]*\$", " x ", text, flags=re.S)
     text = re.sub(r"\]\([^)]*\)|<[^>]*>", " ", text)
     return len(re.findall(r"[A-Za-z0-9][^\s|]*", text))
@@ -152,7 +160,7 @@ def test_links_lead_somewhere(path: Path) -> None:
 @all_notebooks
 def test_anatomy(path: Path) -> None:
     """One question; a picture early; an answer at the end; short, and with few assertions in the reader's way."""
-    everything = read(path)["cells"]
+    everything = lesson(path)
     question = re.search(r"^\*\*(.+\?)\*\*$", source(everything[0]), flags=re.M)
     assert question, "the head asks no question: a line of its own, in bold, with a question mark"
     goals = re.search(r"^\* \*\*Afterwards you can\*\* (.+)$", source(everything[0]), flags=re.M)

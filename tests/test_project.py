@@ -1,12 +1,15 @@
 """The project agrees with itself: pins, commands, import arrows, notebooks as committed."""
 
 import ast
+import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
 
+import pytest
 import yaml
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
@@ -39,11 +42,11 @@ course.figures.anatomy course.figures.structure course.figures.audit course.figu
 course.figures.published course.figures.budgets
 course.figures.mechanism course.figures.selection course.figures.score_gradient course.figures.swaps
 course.figures.during_training course.figures.deployment course.figures.neurons course.figures course.notebook
-course.widgets course.exercises.tools
+course.widgets course.sliders course.exercises.tools
 course.exercises.n01 course.exercises.n02 course.exercises.n03 course.exercises.n04 course.exercises.n05
 course.exercises.n06 course.exercises.n07 course.exercises.n08 course.exercises.n09 course.exercises.n10
 course.exercises.n11 course.exercises.n12 course.exercises.n13 course.exercises.n14 course.exercises.n15
-course.exercises course.tables course.editions
+course.exercises course.tables course.address course.editions
 course.api course
 """.split()
 #: the public face, which may name anything
@@ -110,6 +113,61 @@ def test_supported_pythons_agree() -> None:
     low, high = supported[0], supported[-1]
     guard = "({}) <= v <= ({})".format(*(version.replace(".", ", ") for version in (low, high)))
     assert guard in (ROOT / "Makefile").read_text()
+
+
+# --- which versions are tested, and when --------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not shutil.which("make"), reason="needs make")
+def test_make_constrains_pip_to_the_ranges_and_to_their_lower_bounds(tmp_path: Path) -> None:
+    for name in ("Makefile", "pyproject.toml"):
+        shutil.copy(ROOT / name, tmp_path)
+    subprocess.run(["make", "build/newest.txt", "build/lowest.txt"], cwd=tmp_path, check=True, capture_output=True)
+    newest, lowest = ((tmp_path / "build" / f"{name}.txt").read_text().splitlines() for name in ("newest", "lowest"))
+    assert [Requirement(line) for line in newest] == direct_requirements()
+    for req, line in zip(direct_requirements(), lowest, strict=True):
+        (bound,) = (part.version for part in req.specifier if part.operator == ">=")
+        assert line == f"{req.name}=={bound}"
+
+
+@pytest.mark.skipif(not (ROOT / ".ci").is_dir() or sys.platform == "win32", reason="an sdist has no .ci; it is bash")
+def test_what_ci_runs_after_the_tests(tmp_path: Path) -> None:
+    def git(*words: str) -> str:
+        author = ["-c", "user.name=x", "-c", "user.email=x", "-c", "commit.gpgsign=false"]
+        return subprocess.run(["git", *author, *words], cwd=tmp_path, check=True, capture_output=True, text=True).stdout
+
+    def turn(**env: str) -> str:
+        script = [str(tmp_path / ".ci" / "turn")]
+        env = {key: value for key, value in os.environ.items() if key != "MVP_LITE_CI"} | env
+        done = subprocess.run(script, env=env, capture_output=True, text=True)
+        return done.stdout.partition(":")[0] or done.stderr
+
+    def commit(name: str, old: str, new: str) -> str:
+        path = tmp_path / name
+        assert old in path.read_text()
+        path.write_text(path.read_text().replace(old, new))
+        git("commit", "--all", "--message", name)
+        return turn()
+
+    (tmp_path / ".ci").mkdir()
+    for name in (".ci/turn", "pyproject.toml", "constraints.txt", "LICENSE"):
+        shutil.copy(ROOT / name, tmp_path / name)
+    git("init", "--initial-branch", "main")
+    git("add", "--all")
+    git("commit", "--message", "start")
+    for _ in range(4):
+        found = commit("LICENSE", "Apache", "x Apache")
+        assert found == ("lowest" if int(git("rev-parse", "HEAD"), 16) % 2 else "processors")
+    assert commit("pyproject.toml", "torch>=", "torch>=1") == "lowest"
+    assert commit("pyproject.toml", "<3.14", "<3.99") == "newest"
+    assert commit("constraints.txt", "tqdm==", "tqdm==1") == "newest"
+    git("switch", "--create", "branch")
+    commit("constraints.txt", "tqdm==", "tqdm==1")
+    assert commit("LICENSE", "Apache", "x Apache") == "newest", "a branch starts where it left main"
+    assert turn(MVP_LITE_CI="processors") == "processors"
+    assert "must be one of" in turn(MVP_LITE_CI="all")
+    shutil.rmtree(tmp_path / ".git")
+    assert turn() == "processors", "without a history there is nothing to compare"
 
 
 # --- import arrows and size ---------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import pytest
 import torch
 from nets import METHODS
 from packaging.version import Version
-from pages import GUIDES, README, ROOT, anchors, python_blocks, rows_of, said, text
+from pages import CONTRIBUTING, GUIDES, README, ROOT, anchors, python_blocks, rows_of, said, text
 from test_project import ORDER, PROJECT, pins
 from transformers import PrinterCallback, TrainingArguments
 from transformers.utils import logging
@@ -21,7 +21,7 @@ from mvp_lite.structure.shrinking import sizes
 from mvp_lite.structure.units import FAMILIES
 from mvp_lite.tasks.task import SPECS
 
-PAGES = [README, *GUIDES]
+PAGES = [README, CONTRIBUTING, *GUIDES]
 DATA = [ROOT / "data" / name / "README.md" for name in ("", "results", "paper")]
 every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 
@@ -74,13 +74,9 @@ def test_jupyterlab_is_rooted_at_the_project() -> None:
     assert len(started) == 3 and all("--ServerApp.root_dir=. notebooks/" in line for line in started), started
 
 
-def test_the_software_is_cited_in_its_version() -> None:
-    assert said(README, r"@software\{mvp_lite,.*version = \{(.*?)\}") == (mvp.__version__,)
-
-
 def test_the_layout_names_every_folder() -> None:
     shown = {name for row in rows_of("layout.md", "| folder or file |") for name in re.findall(r"`([\w.]+)/`", row[0])}
-    assert shown == {"mvp_lite", "notebooks", "docs", "data", "benchmarks", "tests"}
+    assert shown == {"mvp_lite", "notebooks", "docs", "data", "benchmarks", "tests", ".devcontainer"}
     table = " ".join(" ".join(row) for row in rows_of("layout.md", "| where | content |"))
     packages = {path.parent.name for path in (ROOT / "mvp_lite").glob("*/__init__.py")}
     assert set(re.findall(r"`(\w+)/", table)) == packages

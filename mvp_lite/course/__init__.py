@@ -12,7 +12,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from mvp_lite.course import analysis, anatomy, editions, exercises, figures, swaps, tables, widgets
+    from mvp_lite.course import analysis, anatomy, editions, exercises, figures, sliders, swaps, tables, widgets
     from mvp_lite.course.equations import check
     from mvp_lite.course.notebook import setup
 
@@ -24,6 +24,7 @@ __all__ = [
     "exercises",
     "figures",
     "setup",
+    "sliders",
     "swaps",
     "tables",
     "widgets",

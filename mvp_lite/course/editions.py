@@ -18,7 +18,9 @@ from typing import Any
 import nbformat
 from nbformat import NotebookNode
 
-__all__ = ["checks_in", "execute", "solutions", "student", "teacher"]
+from mvp_lite.course.address import Address, without_badge
+
+__all__ = ["blank", "checks_in", "execute", "filled", "publish", "solutions", "student", "teacher"]
 
 _SOLUTION = re.compile(r"^([ \t]*)### BEGIN SOLUTION\n(.*?)^[ \t]*### END SOLUTION *$\n?", flags=re.S | re.M)
 _STUB = "# YOUR CODE HERE\nraise NotImplementedError()"  # nbgrader's
@@ -61,6 +63,29 @@ def execute(path: Path) -> float:
     return seconds
 
 
+def publish(source: Path, address: Address) -> list[Path]:
+    """Give every notebook of a folder its badge and the cell that installs the package; returns the files.
+
+    Outputs stay, and the counts of the other cells are raised by one where the cell is new.
+    """
+    made = []
+    for path in _notebooks(source):
+        notebook = _read(path)
+        head, following = notebook.cells[0], notebook.cells[1]
+        head.source = f"{without_badge(head.source).rstrip()}\n\n{address.badge(path.name)}"
+        if "install" not in following.metadata.get("tags", []):
+            for cell in notebook.cells:
+                if cell.cell_type == "code" and cell.execution_count is not None:
+                    cell.execution_count += 1
+            following = nbformat.v4.new_code_cell(execution_count=1, metadata={"tags": ["install"]})  # type: ignore[no-untyped-call]
+            notebook.cells.insert(1, following)
+        following.source = address.install_cell
+        _stable_ids(notebook)
+        _write(notebook, path)
+        made.append(path)
+    return made
+
+
 def student(source: Path, out: Path) -> list[Path]:
     """Write every notebook of a folder with its answers and outputs cleared; returns the files."""
     out.mkdir(parents=True, exist_ok=True)
@@ -73,9 +98,10 @@ def student(source: Path, out: Path) -> list[Path]:
         for cell in notebook.cells:
             if cell.cell_type == "code":
                 cell.outputs, cell.execution_count = [], None
-                cell.source = _SOLUTION.sub(lambda m: textwrap.indent(_STUB, m[1]) + "\n", cell.source).rstrip("\n")
+                cell.source = blank(cell.source)
             else:
-                cell.source = cell.source.replace("](../", "](../../")  # the edition is one folder deeper
+                # The edition is one folder deeper, and the badge opens the notebook with its answers.
+                cell.source = without_badge(cell.source).replace("](../", "](../../")
         _write(notebook, out / path.name)
         made.append(out / path.name)
     return made
@@ -112,7 +138,17 @@ def solutions(notebook: NotebookNode, path: Path) -> dict[str, str]:
     Raises:
         ValueError: markers that do not pair, or an answer without the heading of an exercise before it.
     """
-    return {number: _SOLUTION.sub(r"\2", cell.source).rstrip() for number, cell in _answers(notebook, path)}
+    return {number: filled(cell.source) for number, cell in _answers(notebook, path)}
+
+
+def blank(source: str) -> str:
+    """The source of a cell as a student gets it: what is to be written in place of the answer."""
+    return _SOLUTION.sub(lambda m: textwrap.indent(_STUB, m[1]) + "\n", source).rstrip("\n")
+
+
+def filled(source: str) -> str:
+    """The source of a cell with its answer, without the markers."""
+    return _SOLUTION.sub(r"\2", source).rstrip()
 
 
 def checks_in(cell: NotebookNode) -> list[str]:
