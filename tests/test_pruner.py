@@ -189,6 +189,14 @@ def test_the_diagnosis_gets_what_the_run_has_seen(monkeypatch):
     assert len(changes.densities) == 5
 
 
+def test_the_controller_gets_density_and_number_of_scores(monkeypatch):
+    net, opt, pruner = make("soft_movement")
+    given = []
+    monkeypatch.setattr(pruner.method, "update_penalty", lambda *values: given.append(values))
+    train(net, opt, range(12), after=lambda: given.append((pruner.steps_done, pruner.density, 384)))
+    assert given[::2] == given[1::2] and given[-1][1] < 1.0
+
+
 def test_whether_a_pruner_is_at_work():
     net, _, pruner = make()
     assert mvp.pruner.prunes(net) and mvp.pruner.prunes(net.blocks[0]) and not mvp.pruner.prunes(net.head)
