@@ -197,6 +197,41 @@ def test_the_controller_gets_density_and_number_of_scores(monkeypatch):
     assert given[::2] == given[1::2] and given[-1][1] < 1.0
 
 
+def test_a_maker_of_groups_sees_the_model():
+    seen = []
+
+    def maker(model, matrices):
+        seen.append((model, [matrix.name for matrix in matrices]))
+        return mvp.groups.weights(model, matrices)
+
+    net = Net()
+    mvp.Pruner(net, density=0.5, total_steps=20, groups=maker)
+    assert seen == [(net, list(SIZES))]
+
+
+def test_scores_and_weights_move_in_one_direction():
+    def optimizer(maximize):
+        return lambda parameters: torch.optim.SGD(parameters, lr=0.1, maximize=maximize)
+
+    for maximize in (True, False):
+        net = Net()
+        make(net=net, optimizer=optimizer(maximize)(net.parameters()), score_optimizer=optimizer(maximize))
+        net = Net()
+        with pytest.raises(ValueError, match="must both minimize or both maximize"):
+            make(net=net, optimizer=optimizer(maximize)(net.parameters()), score_optimizer=optimizer(not maximize))
+
+
+@pytest.mark.parametrize(("on_cpu", "expected"), [(True, [*range(8)]), (False, [0, 3, 6])])
+def test_steps_at_which_gradients_are_checked(on_cpu, expected, monkeypatch):
+    net, opt, pruner = make()
+    checked = []
+    monkeypatch.setattr(mvp.pruner, "_STEPS_BETWEEN_CHECKS", 3)
+    monkeypatch.setattr(pruner, "_on_cpu", lambda: on_cpu)
+    monkeypatch.setattr(pruner, "_check_gradients", lambda: checked.append(pruner.steps_done))
+    train(net, opt, range(8))
+    assert checked == expected
+
+
 def test_whether_a_pruner_is_at_work():
     net, _, pruner = make()
     assert mvp.pruner.prunes(net) and mvp.pruner.prunes(net.blocks[0]) and not mvp.pruner.prunes(net.head)
