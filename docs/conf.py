@@ -28,6 +28,7 @@ extensions = ["myst_nb", "sphinx.ext.mathjax"]
 root_doc = "README"
 include_patterns = [
     "README.md",
+    "CONTRIBUTING.md",
     "data/**README.md",
     "docs/*.md",
     "notebooks/*.ipynb",
@@ -85,7 +86,11 @@ def contents(readme):
     parts = {
         "Course": [f"{number} · {title} <{path}>" for number, title, path in notebooks]
         + ["Notation <notebooks/guide/notation>"],
-        "Documentation": ["All pages <docs/README>", *(f"{title} <docs/{path}>" for title, path in pages)],
+        "Documentation": [
+            "All pages <docs/README>",
+            *(f"{title} <docs/{path}>" for title, path in pages),
+            "Contributing <CONTRIBUTING>",
+        ],
         "Data": ["data/README", "data/results/README", "data/paper/README"],
     }
     return "\n\n".join(
