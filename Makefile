@@ -65,7 +65,7 @@ test-processors: $(READY)
 # Constraints for pip: the ranges of pyproject.toml, and their lower bounds.
 build/newest.txt: pyproject.toml
 	@mkdir -p build
-	sed -n 's/^ *"\([A-Za-z_-]*>=.*,<.*\)",$$/\1/p' $< > $@
+	sed -n 's/^ *"\([A-Za-z0-9_-]*>=.*,<.*\)",$$/\1/p' $< > $@
 build/lowest.txt: build/newest.txt
 	sed 's/>=\(.*\),.*/==\1/' $< > $@
 
