@@ -41,6 +41,7 @@ nb_output_stderr = "remove"
 
 html_theme = "furo"
 html_static_path = ["_static"]
+html_favicon = "_static/icon.svg"  # without one, browsers ask for a file that is not there
 html_css_files = ["site.css"]
 html_copy_source = False
 html_use_index = False
