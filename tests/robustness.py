@@ -1,0 +1,88 @@
+"""Measure how robust checkpoints, saved folders and equations are, and record it in tests/robustness.json.
+
+`python tests/robustness.py` takes about half an hour on one core; `python tests/robustness.py kill shrunk` measures
+these parts anew. docs/deploy.md shows the figures, and tests/test_robustness.py compares them with the file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import hypothesis
+import torch
+from fuzzing import totals
+
+from mvp_lite.storage.record import hardware, versions
+
+ROOT = Path(__file__).resolve().parents[1]
+RECORD = ROOT / "tests" / "robustness.json"
+POINTS, SEED = 20, 1
+#: part -> how many files are damaged
+FILES = {"checkpoints": 2000, "shrunk": 2000, "sparse": 10_000, "cards": 1000}
+KILLED = [f"killed {n}" for n in range(6)]
+
+
+def measure_kills(number: int) -> dict[str, Any]:
+    """One way of training, killed and resumed."""
+    kill = import_module("kill")
+    kill.import_all()
+    way = list(kill.WAYS)[number]
+    with tempfile.TemporaryDirectory() as folder:
+        return {"way": way, **kill.check(way, POINTS, SEED, Path(folder))}
+
+
+def measure_damage(part: str) -> dict[str, Any]:
+    run = import_module(f"fuzz_{part}").run_all
+    with tempfile.TemporaryDirectory() as folder:
+        counts, problems = run(FILES[part], SEED, Path(folder))
+    print(*problems[:20], sep="\n")
+    return {"files": FILES[part], "ways": len(counts), **totals(counts)}
+
+
+def measure_properties() -> dict[str, Any]:
+    """Cases of a usual run, and of the thorough profile."""
+    found: dict[str, Any] = {}
+    for profile in ("same", "thorough"):
+        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/test_properties.py"]
+        done = subprocess.run(
+            [*command, "--hypothesis-profile", profile], cwd=ROOT, capture_output=True, text=True, env=os.environ
+        )
+        match = re.search(r"([\d,]+) cases of (\d+) properties", done.stdout)
+        assert match and not done.returncode, done.stdout
+        found |= {"properties": int(match[2]), profile: int(match[1].replace(",", ""))}
+    return found | {"hypothesis": hypothesis.__version__}
+
+
+def measure(part: str) -> dict[str, Any]:
+    if part in KILLED:
+        found = measure_kills(KILLED.index(part))
+    else:
+        found = measure_properties() if part == "properties" else measure_damage(part)
+    now = datetime.datetime.now(datetime.UTC).date().isoformat()
+    return {"date": now, "hardware": hardware(torch.device("cpu")), "versions": versions(), **found}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parts = [*KILLED, *FILES, "properties"]
+    parser.add_argument("parts", nargs="*", help=f"of {', '.join(parts)}; default: all")
+    for part in parser.parse_args().parts or parts:
+        found = measure(part)
+        record = json.loads(RECORD.read_text()) if RECORD.exists() else {}
+        record[part] = found
+        RECORD.write_text(json.dumps({name: record[name] for name in parts if name in record}, indent=1) + "\n")
+        print(part, found, flush=True)
+
+
+if __name__ == "__main__":
+    main()
