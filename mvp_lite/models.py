@@ -60,12 +60,15 @@ def load_model(name_or_path: str | Path, task: Task, *, pretrained: bool = True,
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed the GPUs too
         try:
             with online:
+                # Before the configuration is used: it might ask for all memory. Other formats than safetensors pass.
+                stored = check_files(where) if os.path.isdir(where) else None
                 config = AutoConfig.from_pretrained(where, trust_remote_code=False, **labels)
                 if getattr(config, "pad_token_id", None) is None:
                     config.pad_token_id = getattr(config, "eos_token_id", None)
-                if pretrained and os.path.isdir(where):
-                    _check_folder(where, auto, config)
                 if pretrained:
+                    if stored is not None:
+                        empty = copy.deepcopy(config)
+                        build_on_meta(lambda: auto.from_config(empty, trust_remote_code=False), stored)
                     model, info = auto.from_pretrained(
                         where, config=config, dtype=torch.float32, output_loading_info=True,
                         ignore_mismatched_sizes=True, trust_remote_code=False,
@@ -86,12 +89,6 @@ def load_model(name_or_path: str | Path, task: Task, *, pretrained: bool = True,
         _scale_head(model, task)
     model.mvp_lite_loaded = {"pretrained": pretrained, "seed": seed}  # for the card of a saved run
     return model
-
-
-def _check_folder(where: str, auto: Any, config: Any) -> None:
-    """Compare checksums, and sizes before anything is allocated; a folder with weights in another format passes."""
-    if (stored := check_files(where)) is not None:
-        build_on_meta(lambda: auto.from_config(copy.deepcopy(config), trust_remote_code=False), stored)
 
 
 _HEADS = {

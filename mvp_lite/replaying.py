@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from mvp_lite.groups import find_described
@@ -112,7 +113,9 @@ def _named(path: Path) -> Iterator[None]:
     """Whatever a card with odd values leads to is a ValueError that names the card."""
     try:
         yield
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError) as error:
+    except torch.OutOfMemoryError:
+        raise
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, RuntimeError) as error:
         reason = f"lacks {error}" if isinstance(error, KeyError) else str(error)
         raise ValueError(f"path={str(path)!r}: {reason}") from error
 

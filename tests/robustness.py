@@ -1,6 +1,6 @@
 """Measure how robust checkpoints, saved folders and equations are, and record it in tests/robustness.json.
 
-`python tests/robustness.py` takes about half an hour on one core; `python tests/robustness.py kill shrunk` measures
+`python tests/robustness.py` takes about twenty minutes on one core; `python tests/robustness.py kill shrunk` measures
 these parts anew. docs/deploy.md shows the figures, and tests/test_robustness.py compares them with the file.
 """
 
@@ -26,7 +26,7 @@ from mvp_lite.storage.record import hardware, versions
 
 ROOT = Path(__file__).resolve().parents[1]
 RECORD = ROOT / "tests" / "robustness.json"
-POINTS, SEED = 20, 1
+POINTS, SEED = 10, 1
 #: part -> how many files are damaged
 FILES = {"checkpoints": 2000, "shrunk": 2000, "sparse": 10_000, "cards": 1000}
 KILLED = [f"killed {n}" for n in range(6)]

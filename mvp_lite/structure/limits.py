@@ -89,7 +89,7 @@ def build_on_meta(make: Callable[[], Any], stored: Stored) -> Any:
     """The model that `make` builds, on the meta device: shapes without values.
 
     Raises:
-        ValueError: it has many more tensors or numbers than the files.
+        ValueError: it has many more tensors or numbers than the files, or they hold integers in place of its weights.
     """
     from transformers.initialization import no_init_weights
 
@@ -111,4 +111,7 @@ def build_on_meta(make: Callable[[], Any], stored: Stored) -> Any:
     # Twice: a file may hold two numbers of 4 bits in one of 8.
     if numbers > 2 * stored.numbers + _HEAD:
         raise ValueError(f"it has {numbers:,} parameters, the file {stored.numbers:,}")
+    rounded = [name for name, x in model.state_dict().items() if x.is_floating_point() and name in stored.integers]
+    if rounded:
+        raise ValueError(f"the weights do not fit: {len(rounded)} tensors of integers, first {rounded[0]}")
     return model
