@@ -57,7 +57,6 @@ def load_model(name_or_path: str | Path, task: Task, *, pretrained: bool = True,
     auto: Any = getattr(transformers, _HEADS[task.task_type])
     online = nullcontext() if os.path.isdir(where) else connection()
     with quiet(), torch.random.fork_rng(devices=[]), torch.device("cpu"):
-        torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed the GPUs too
         try:
             with online:
                 # Before the configuration is used: it might ask for all memory. Other formats than safetensors pass.
@@ -65,10 +64,11 @@ def load_model(name_or_path: str | Path, task: Task, *, pretrained: bool = True,
                 config = AutoConfig.from_pretrained(where, trust_remote_code=False, **labels)
                 if getattr(config, "pad_token_id", None) is None:
                     config.pad_token_id = getattr(config, "eos_token_id", None)
+                if pretrained and stored is not None:
+                    empty = copy.deepcopy(config)
+                    build_on_meta(lambda: auto.from_config(empty, trust_remote_code=False), stored)
+                torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed the GPUs too
                 if pretrained:
-                    if stored is not None:
-                        empty = copy.deepcopy(config)
-                        build_on_meta(lambda: auto.from_config(empty, trust_remote_code=False), stored)
                     model, info = auto.from_pretrained(
                         where, config=config, dtype=torch.float32, output_loading_info=True,
                         ignore_mismatched_sizes=True, trust_remote_code=False,

@@ -49,8 +49,8 @@ def with_fine_prune(folder: Path, options: dict[str, Any]) -> dict[str, Any]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*holds no checkpoint to resume")
         result = mvp.fine_prune(
-            with_dropout(mvp.load_model("toy", task)), task, density=0.1, steps=STEPS, lr=1e-3, batch_size=8, eval_steps=6,
-            progress=False, output_dir=folder, save_steps=SAVE, resume=True, **given,
+            with_dropout(mvp.load_model("toy", task)), task, density=0.1, steps=STEPS, lr=1e-3, batch_size=8,
+            eval_steps=6, progress=False, output_dir=folder, save_steps=SAVE, resume=True, **given,
         )  # fmt: skip
     found = {"history": result.history.to_numpy().tolist(), "evaluations": result.evaluations.to_numpy().tolist()}
     found["score"] = result.score

@@ -1,7 +1,7 @@
 """Measure how robust checkpoints, saved folders and equations are, and record it in tests/robustness.json.
 
-`python tests/robustness.py` takes about twenty minutes on one core; `python tests/robustness.py kill shrunk` measures
-these parts anew. docs/deploy.md shows the figures, and tests/test_robustness.py compares them with the file.
+`python tests/robustness.py` takes about twenty minutes on one core; `python tests/robustness.py "killed 0" shrunk`
+measures these parts anew. docs/deploy.md shows the figures, and tests/test_robustness.py compares them with the file.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
-import os
 import re
 import subprocess
 import sys
@@ -30,6 +29,8 @@ POINTS, SEED = 10, 1
 #: part -> how many files are damaged
 FILES = {"checkpoints": 2000, "shrunk": 2000, "sparse": 10_000, "cards": 1000}
 KILLED = [f"killed {n}" for n in range(6)]
+PROPERTIES = [f"properties {n}" for n in range(4)]
+PARTS = [*KILLED, *FILES, *PROPERTIES]
 
 
 def measure_kills(number: int) -> dict[str, Any]:
@@ -49,38 +50,39 @@ def measure_damage(part: str) -> dict[str, Any]:
     return {"files": FILES[part], "ways": len(counts), **totals(counts)}
 
 
-def measure_properties() -> dict[str, Any]:
-    """Cases of a usual run, and of the thorough profile."""
-    found: dict[str, Any] = {}
+def measure_properties(number: int) -> dict[str, Any]:
+    """Every fourth property: cases of a usual run, and of the thorough profile."""
+    names = import_module("test_properties").PROPERTIES[number :: len(PROPERTIES)]
+    tests = [f"tests/test_properties.py::{name}" for name in [*names, "test_there_were_enough_cases"]]
+    found: dict[str, Any] = {"properties": len(names)}
     for profile in ("same", "thorough"):
-        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/test_properties.py"]
-        done = subprocess.run(
-            [*command, "--hypothesis-profile", profile], cwd=ROOT, capture_output=True, text=True, env=os.environ
-        )
+        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests]
+        command += ["--hypothesis-profile", profile]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
         match = re.search(r"([\d,]+) cases of (\d+) properties", done.stdout)
         assert match and not done.returncode, done.stdout
-        found |= {"properties": int(match[2]), profile: int(match[1].replace(",", ""))}
+        found[profile] = int(match[1].replace(",", ""))
     return found | {"hypothesis": hypothesis.__version__}
 
 
 def measure(part: str) -> dict[str, Any]:
-    if part in KILLED:
-        found = measure_kills(KILLED.index(part))
+    if part in FILES:
+        found = measure_damage(part)
     else:
-        found = measure_properties() if part == "properties" else measure_damage(part)
+        of, number = part.rsplit(" ", 1)
+        found = (measure_kills if of == "killed" else measure_properties)(int(number))
     now = datetime.datetime.now(datetime.UTC).date().isoformat()
     return {"date": now, "hardware": hardware(torch.device("cpu")), "versions": versions(), **found}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parts = [*KILLED, *FILES, "properties"]
-    parser.add_argument("parts", nargs="*", help=f"of {', '.join(parts)}; default: all")
-    for part in parser.parse_args().parts or parts:
+    parser.add_argument("parts", nargs="*", help=f"of {', '.join(PARTS)}; default: all")
+    for part in parser.parse_args().parts or PARTS:
         found = measure(part)
         record = json.loads(RECORD.read_text()) if RECORD.exists() else {}
         record[part] = found
-        RECORD.write_text(json.dumps({name: record[name] for name in parts if name in record}, indent=1) + "\n")
+        RECORD.write_text(json.dumps({name: record[name] for name in PARTS if name in record}, indent=1) + "\n")
         print(part, found, flush=True)
 
 

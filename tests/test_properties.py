@@ -326,11 +326,9 @@ def test_a_checkpoint_comes_back(described, steps):
 # --- how many ------------------------------------------------------------------------------------------------------
 
 
-def test_there_were_enough_cases(record_property, capsys):
+def test_there_were_enough_cases(capsys):
     """After the properties above, in the order of the file."""
-    if set(CASES) != set(PROPERTIES):
-        pytest.skip("only some of the properties were chosen")
-    record_property("cases", sum(CASES.values()))
     with capsys.disabled():
         print(f"\n{sum(CASES.values()):,} cases of {len(CASES)} properties")
-    assert sum(CASES.values()) >= 1000 and min(CASES.values()) >= 50
+    if set(CASES) == set(PROPERTIES):
+        assert sum(CASES.values()) >= 1000 and min(CASES.values()) >= 50

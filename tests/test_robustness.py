@@ -14,7 +14,7 @@ import pytest
 import torch
 from fuzzing import little_memory, totals
 from pages import ROOT, said, table, text
-from robustness import FILES, KILLED, POINTS, RECORD
+from robustness import FILES, KILLED, PARTS, POINTS, PROPERTIES, RECORD
 from test_checkpoints import SAVE, Parity, check_same, interrupted, run
 from test_pruning_callback import make
 from test_replay import changed
@@ -246,7 +246,7 @@ def record():
 
 def test_the_table_of_robustness():
     found = record()
-    assert list(found) == [*KILLED, *FILES, "properties"]
+    assert list(found) == PARTS
     kills = [found[name] for name in KILLED]
     for one in kills:
         assert one["points"] == one["killed"] == one["close"] == one["equal"] == POINTS
@@ -265,12 +265,14 @@ def test_the_table_of_robustness():
         assert one["refused"] + one["read right"] == one["files"] == FILES[part] and not one["wrong"]
         refused = "passed over for the one before" if part == "checkpoints" else "refused"
         rows.append([label, f"{one['files']:,}", f"{one['refused']:,} {refused}, {one['read right']:,} read right"])
-    cases = found["properties"]
+    cases = {name: sum(found[part][name] for part in PROPERTIES) for name in ("properties", "same", "thorough")}
     rows.append([f"cases of {cases['properties']} properties", f"{cases['thorough']:,}", "all hold"])
     assert table(["what", "how many", "outcome"], rows) in text("deploy.md")
-    made = cases["versions"]
-    assert all({**one["versions"], "mvp_lite": ""} == {**made, "mvp_lite": ""} for one in found.values())
-    where = f"Recorded on {cases['date']}, on {cases['hardware']}, with Python {made['python']}, torch {made['torch']} "
+    one = found["shrunk"]
+    made = one["versions"]
+    assert all({**other["versions"], "mvp_lite": ""} == {**made, "mvp_lite": ""} for other in found.values())
+    assert {(other["date"], other["hardware"]) for other in found.values()} == {(one["date"], one["hardware"])}
+    where = f"Recorded on {one['date']}, on {one['hardware']}, with Python {made['python']}, torch {made['torch']} "
     said("deploy.md", re.escape(f"{where}and transformers {made['transformers']}"))
     said("deploy.md", f"{total['in a write']} of the kills came while a checkpoint was being written")
     said("deploy.md", f"every run of the tests draws {cases['same']:,} of these cases")

@@ -42,11 +42,12 @@ def build(data: dict[str, Any], path: Path, stored: Stored) -> Any:
         raise ValueError(f"{path}: model_type={data.get('model_type')!r} does not belong to {name}")
     check_numbers(data, path, stored)
 
-    plan = None
+    plan: dict[str, list[int]] | None = None
+    config_class: Any = architecture.config_class
 
     def make() -> Any:
         nonlocal plan
-        model = architecture(architecture.config_class.from_dict(_without_fetching(data)))
+        model = architecture(config_class.from_dict(_without_fetching(data)))
         plan = planned_sizes(path.parent, model.config)
         if plan is not None:
             shrink_to(path.parent, model, plan)
