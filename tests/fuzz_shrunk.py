@@ -88,7 +88,7 @@ def change_the_configuration(folder: Path, rng: random.Random) -> None:
         at.pop(key, None)
     else:
         huge = [2**12, 10**5, 2**30, 10**9, 10**12]
-        at[key] = rng.choice([*ODD, *huge, ["GPT2Model"], ["os"], {"AutoConfig": "x.Y"}, dict(config)])
+        at[key] = rng.choice([*ODD, *huge, ["GPT2Model"], ["os"], {"AutoConfig": "x.Y"}, json.loads(path.read_text())])
     path.write_text(json.dumps(rng.choice(ODD) if rng.random() < 0.03 else config))
 
 
