@@ -53,7 +53,8 @@ test: lint
 # What a sum rounds to depends on the kernel and on the number of threads; no test may depend on that.
 # Tests of figures, of files and of text do not depend on them anyway, and of threads only tests of numbers may.
 TEXT := $(addprefix --ignore=,$(wildcard tests/test_figures*.py) $(addprefix tests/test_,$(addsuffix .py,api browser \
-checkpoints contributing data language latency onnx project readme replay saving shrunk_files site sparse targets widgets)))
+checkpoints contributing data language latency onnx project readme replay robustness saving shrunk_files site sliders sparse targets \
+widgets)))
 NUMBERS := $(addprefix tests/test_,$(addsuffix .py,anatomy budgets csr diagnosis distill equations gradient_free groups \
 hold mask_search masks methods oracle penalty_control precision_compile pruner pruning_callback schedule scores shrink \
 swaps train trainer traps))

@@ -22,8 +22,8 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 # A file imports only from files above it.
 ORDER = """
 paths hub tokenizer _selection masks scores schedule settings layers penalty_control methods structure.units
-storage.checksums structure.shrinking structure.loading structure targets matrices hold groups budgets forward
-diagnosis report pruner
+storage.checksums structure.shrinking structure.limits structure.loading structure targets matrices hold groups
+budgets forward diagnosis report pruner
 tasks.toy.language tasks.toy.pretraining tasks.toy tasks.specs tasks.spans tasks.entities tasks.sources tasks.files
 tasks.reading tasks.columns tasks.encoding tasks.evaluation tasks.task tasks.loading tasks.loaders tasks models
 distill storage.csr storage.onnx storage.positions storage.index storage.building storage.sparse
