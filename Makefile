@@ -6,6 +6,8 @@ JOBS ?= 2
 TORCH_INDEX ?=
 LABFLAGS ?=
 TESTFLAGS ?=
+FILES ?=
+SAMPLE ?=
 
 # `make test-gpu PY=python3` uses that Python as it is and sets nothing up.
 ifeq ($(origin PY),command line)
@@ -18,7 +20,7 @@ endif
 # One thread per process: two torch processes with two threads each fight over two cores.
 PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest
 
-.PHONY: help setup lab test test-processors test-lowest test-newest test-versions test-gpu lint bench student teacher site notebooks clean
+.PHONY: help setup lab test test-processors test-lowest test-newest test-versions test-gpu lint bench mutants student teacher site notebooks clean
 
 help:
 	@echo "make lab       set up .venv and open the course in JupyterLab"
@@ -26,6 +28,7 @@ help:
 	@echo "make test-processors  the tests as on other processors: other kernels, two threads"
 	@echo "make test-lowest | test-newest  the tests with the lowest or newest versions that pyproject.toml allows"
 	@echo "make test-gpu  the same tests and notebooks on CUDA"
+	@echo "make mutants   which changes of the core no test notices (half an hour; FILES=mvp_lite/schedule.py: a minute)"
 	@echo "make student   write build/student: the notebooks without answers and outputs"
 	@echo "make teacher   write build/teacher: the guide, answers included"
 	@echo "make site      write build/site: notebooks and pages as a website that reads offline"
@@ -53,10 +56,10 @@ test: lint
 # What a sum rounds to depends on the kernel and on the number of threads; no test may depend on that.
 # Tests of figures, of files and of text do not depend on them anyway, and of threads only tests of numbers may.
 TEXT := $(addprefix --ignore=,$(wildcard tests/test_figures*.py) $(addprefix tests/test_,$(addsuffix .py,api browser \
-checkpoints contributing data language latency onnx project readme replay robustness saving shrunk_files site sliders sparse targets \
-widgets)))
+checkpoints contributing data language latency mutants onnx project readme replay robustness saving shrunk_files site sliders sparse \
+targets widgets)))
 NUMBERS := $(addprefix tests/test_,$(addsuffix .py,anatomy budgets csr diagnosis distill equations gradient_free groups \
-hold mask_search masks methods oracle penalty_control precision_compile pruner pruning_callback schedule scores shrink \
+hold mask_search masks matrices methods oracle penalty_control precision_compile pruner pruning_callback schedule scores shrink \
 swaps train trainer traps))
 
 test-processors: $(READY)
@@ -95,6 +98,10 @@ bench: $(READY)
 	$(PY) benchmarks/gradient_free.py
 	OMP_NUM_THREADS=1 $(PY) benchmarks/zeros.py
 	OMP_NUM_THREADS=1 $(PY) benchmarks/sparse_files.py
+
+mutants: $(READY)
+	$(PY) -m pip install --quiet --constraint constraints.txt "$$(grep '^mutmut==' constraints.txt)"
+	$(PY) tests/mutants.py --processes $(JOBS) $(if $(SAMPLE),--sample $(SAMPLE)) $(FILES)
 
 student teacher: $(READY)
 	$(PY) -m mvp_lite $@

@@ -16,8 +16,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from transformers import BertConfig, BertForSequenceClassification
 
 from mvp_lite.masks import top_v
@@ -26,6 +29,7 @@ from mvp_lite.pruner import Pruner
 
 HERE = Path(__file__).resolve().parent
 VARIANTS = ("dense", *METHODS)
+TOP_V = ("magnitude", "movement", "random")
 
 
 def bert() -> BertForSequenceClassification:
@@ -134,6 +138,70 @@ def imports(rounds: int) -> dict[str, Any]:
     return {"import mvp_lite over import torch": ratios(times, "torch")}
 
 
+#: what a step is counted for: method, its options, and whether the cool-down has begun
+COUNTED = {
+    **{f"{name}, {scope}": (name, {"scope": scope}) for name in TOP_V for scope in ("local", "global")},
+    **{f"{name}, {groups}": (name, {"groups": groups}) for name in TOP_V for groups in ("rows", "neurons")},
+    **{
+        f"{name}, {said}": (name, {"penalty": penalty})
+        for name in ("soft_movement", "l0")
+        for said, penalty in (("fixed penalty", 1.0), ("feedback", "feedback"))
+    },
+    **{f"{name}, feedback, cool-down": (name, {"penalty": "feedback"}) for name in ("soft_movement", "l0")},
+}
+
+
+class Reads(TorchDispatchMode):
+    """Counts how often the host reads what a GPU holds. Needs no GPU: the tensors have shapes and no values."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if function is torch.ops.aten._local_scalar_dense.default:
+            self.count += 1
+            return 1.0 if args[0].is_floating_point() else 1
+        target = kwargs.get("device")
+        if function is torch.ops.aten._to_copy.default and args[0].is_cuda and target and target.type == "cpu":
+            self.count += 1
+            with _disable_current_modes():
+                return torch.zeros(args[0].shape, dtype=args[0].dtype)
+        # What else waits (nonzero, selecting by a mask, equal) has no result without values, and raises.
+        return function(*args, **kwargs)
+
+
+def reads(method: str, options: dict[str, Any], step: int) -> int:
+    """How often the pruner waits for a GPU around one optimizer step, clipping included."""
+    config = BertConfig(
+        vocab_size=50, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32, num_labels=3
+    )
+    with torch.no_grad(), FakeTensorMode(), patch("torch.Generator"), Reads() as counter:
+        model = BertForSequenceClassification(config).to("cuda")
+        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5)
+        pruner = Pruner(model, method, density=0.3, total_steps=1000, warmup_steps=0, cooldown_steps=300, **options)
+        pruner.attach(optimizer)
+        for pool in pruner.pools:  # a build without CUDA has no generator for it
+            draw = pool.method.sample
+            pool.method.sample = lambda S, _, draw=draw: draw(S, None)  # type: ignore[method-assign]
+        pruner.steps_done = step - 1
+        for _ in range(2):  # some is read only once in a run
+            counter.count = 0
+            if pruner.method.stochastic:
+                pruner._sample()
+            for p in model.parameters():
+                p.grad = torch.ones_like(p)
+            pruner.clip_grad_norm_(1.0)
+            optimizer.step()
+    return counter.count
+
+
+def synchronizations() -> dict[str, Any]:
+    found = {name: reads(*what, step=810 if "cool-down" in name else 410) for name, what in COUNTED.items()}
+    return {"reads of a GPU around a step, 12 matrices": found}
+
+
 def memory() -> dict[str, Any]:
     """Peak resident memory above dense, each variant in a process of its own, and bytes saved for backward."""
     found: dict[str, dict[str, float]] = {}
@@ -188,6 +256,7 @@ def main() -> None:
         lambda: imports(min(args.rounds, 10)),
         lambda: selections(args.rounds),
         lambda: steps(args.rounds),
+        synchronizations,
         memory,
     ):
         results |= part()

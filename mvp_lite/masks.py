@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mvp_lite._selection import top_k
+from mvp_lite._selection import above, count_nonzero, read_together, top_k
 
 __all__ = [
     "HARD_CONCRETE",
@@ -28,6 +28,7 @@ __all__ = [
     "shift_to_density",
     "squeeze_to_density",
     "threshold_mask",
+    "threshold_masks",
     "top_v",
     "top_v_global",
 ]
@@ -56,7 +57,8 @@ def top_v(scores: Tensor, density: float) -> Tensor:
         Boolean tensor of the same shape with exactly `keep_count(scores.numel(), density)` entries True.
 
     Raises:
-        ValueError: density outside (0, 1], an empty tensor, or NaN among the scores.
+        ValueError: density outside (0, 1], an empty tensor, or NaN among scores on a CPU. (On a GPU NaN counts as the
+            highest score: to look for it, the host would have to wait until all queued work is done.)
     """
     if scores.numel() == 0:
         raise ValueError(f"scores of shape {tuple(scores.shape)} are empty: nothing to select")
@@ -91,12 +93,20 @@ def threshold_mask(scores: Tensor, threshold: float, min_density: float = 0.005)
     Raises:
         ValueError: NaN among the scores.
     """
-    if bool(scores.min().isnan()):
+    return threshold_masks([scores], threshold, min_density)[0]
+
+
+def threshold_masks(scores: Sequence[Tensor], threshold: float, min_density: float = 0.005) -> list[Tensor]:
+    """`threshold_mask` of several tensors, which waits for a GPU only once."""
+    level = math.log(threshold / (1.0 - threshold)) if threshold > 0.0 else -math.inf
+    found = [above(S, level) for S in scores]  # the sigmoid grows with S
+    counts = read_together([count_nonzero(mask) for mask in found] + [S.amin().isnan().long() for S in scores])
+    if any(counts[len(scores) :]):
         raise ValueError("scores contain NaN: neither above nor below a threshold")
-    mask = torch.sigmoid(scores) > threshold
-    if min_density > 0.0 and int(mask.sum()) < keep_count(scores.numel(), min_density):
-        mask = top_v(scores, min_density)
-    return mask
+    return [
+        top_v(S, min_density) if min_density > 0.0 and count < keep_count(S.numel(), min_density) else mask
+        for S, mask, count in zip(scores, found, counts, strict=False)
+    ]
 
 
 def shift_to_density(scores: Sequence[Tensor], density: float, threshold: float) -> int:
@@ -118,7 +128,7 @@ def shift_to_density(scores: Sequence[Tensor], density: float, threshold: float)
     if boundary is None:
         return sum(S.numel() for S in scores)
     count, lowest_kept, next_below = boundary
-    shift = math.log(threshold / (1.0 - threshold)) - float(lowest_kept + next_below) / 2.0
+    shift = math.log(threshold / (1.0 - threshold)) - (lowest_kept + next_below) / 2.0
     for S in scores:
         S += shift
     return count
@@ -139,33 +149,36 @@ def squeeze_to_density(scores: Sequence[Tensor], density: float, threshold: floa
     count, lowest_kept, next_below = boundary
     level, margin = math.log(threshold / (1.0 - threshold)), 1e-3  # rounding must not carry a score across
     first, last = level - 1.0, level + 1.0
-    if float(next_below) > level - margin:
-        factor = (1.0 - margin) / (float(next_below) - first)
+    if next_below > level - margin:
+        factor = (1.0 - margin) / (next_below - first)
         for S in scores:
             S.copy_(torch.where((S > first) & (S <= next_below), first + (S - first) * factor, S))
-    if float(lowest_kept) < level + margin:
-        factor = (1.0 - margin) / (last - float(lowest_kept))
+    if lowest_kept < level + margin:
+        factor = (1.0 - margin) / (last - lowest_kept)
         for S in scores:
             S.copy_(torch.where((S < last) & (S >= lowest_kept), last - (last - S) * factor, S))
     return count
 
 
-def _boundary(scores: Sequence[Tensor], density: float) -> tuple[int, Tensor, Tensor] | None:
+def _boundary(scores: Sequence[Tensor], density: float) -> tuple[int, float, float] | None:
     """How many scores of the pool stay, the lowest of them, and the highest of the others; None at density 1."""
     pool = torch.cat([S.reshape(-1) for S in scores])
     count = keep_count(pool.numel(), density)
     if density == 1.0:
         return None
     if count == pool.numel():  # by rounding: all must pass
-        return count, pool.min(), pool.min() - 1.0
+        lowest_kept = float(pool.min())
+        return count, lowest_kept, lowest_kept - 1.0
     kept = top_k(pool, count)
-    lowest_kept, next_below = pool[kept].min(), pool[~kept].max()
-    if bool(lowest_kept == next_below) and int((pool == lowest_kept).sum()) > count / 100:
+    lowest_kept, next_below = read_together(
+        [pool.masked_fill(~kept, math.inf).min(), pool.masked_fill(kept, -math.inf).max()]
+    )
+    if lowest_kept == next_below and int((pool == lowest_kept).sum()) > count / 100:
         # Scores without a gradient are all equal. They are kept together: the alternative is to lose them all. A few
         # equal scores are left to rounding.
         below = pool[pool < lowest_kept]
         count = pool.numel() - below.numel()
-        next_below = below.max() if below.numel() else lowest_kept - 1.0
+        next_below = float(below.max()) if below.numel() else lowest_kept - 1.0
     return count, lowest_kept, next_below
 
 
@@ -176,8 +189,8 @@ def hard_concrete(scores: Tensor, uniform: Tensor) -> Tensor:
     Sanh et al. 2020, section 4).
     """
     low, high, temperature = HARD_CONCRETE
-    gate = torch.sigmoid((uniform.log() - (-uniform).log1p() + scores) / temperature)
-    return (gate * (high - low) + low).clamp(0.0, 1.0)
+    gate = (uniform.logit() + scores).div_(temperature).sigmoid_()
+    return (gate * (high - low)).add_(low).clamp_(0.0, 1.0)
 
 
 def hard_concrete_gradient(mask: Tensor) -> Tensor:
@@ -187,14 +200,14 @@ def hard_concrete_gradient(mask: Tensor) -> Tensor:
     clamps the gradient is 0.
     """
     low, high, temperature = HARD_CONCRETE
-    gate = (mask - low) / (high - low)
-    return (high - low) / temperature * gate * (1.0 - gate) * ((mask > 0.0) & (mask < 1.0))
+    inside = (mask * (1.0 - mask)).sign_()  # 0 at the clamps
+    return (mask - low).mul_(high - mask).mul_(inside).div_(temperature * (high - low))
 
 
 def hard_concrete_test_mask(scores: Tensor) -> Tensor:
     r"""The gate used for evaluation: $\hat M=\min(1,\mathrm{ReLU}((r-l)\sigma(S)+l))$."""
     low, high, _ = HARD_CONCRETE
-    return (torch.sigmoid(scores) * (high - low) + low).clamp(0.0, 1.0)
+    return (torch.sigmoid(scores) * (high - low)).add_(low).clamp_(0.0, 1.0)
 
 
 def expected_l0(scores: Tensor) -> Tensor:

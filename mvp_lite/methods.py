@@ -344,7 +344,7 @@ class SoftMovement(PenalizedMethod):
 
     def masks(self, scores: Sequence[Tensor], step: int) -> list[Tensor]:
         threshold = self.settings.schedule.value(step, 0.0, self.settings.threshold)
-        return [masks.threshold_mask(S, threshold) for S in scores]
+        return masks.threshold_masks(scores, threshold)
 
     def open_count(self, scores: Sequence[Tensor]) -> int:
         # The masks keep half a per cent of each tensor in any case.

@@ -25,6 +25,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from mvp_lite._selection import count_nonzero, read_together
 from mvp_lite.budgets import Pool, find_pools
 from mvp_lite.diagnosis import Diagnosis, MaskChanges
 from mvp_lite.groups import GroupMaker, WeightGroups, find_maker
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
 __all__ = ["Pruner", "prunes"]
 
 STATE_KEY = "mvp_lite"
+#: optimizer steps from one look for NaN to the next on a GPU, where every look waits for all queued work
+_STEPS_BETWEEN_CHECKS = 50
 _SCALE_AWARE = ("Adafactor", "Lamb", "LAMB", "Lars", "LARS")  # their step size depends on the parameter's norm
 #: id of a weight -> the pruner that is attached to it
 _ATTACHED: weakref.WeakValueDictionary[int, Pruner] = weakref.WeakValueDictionary()
@@ -157,6 +160,8 @@ class Pruner:
         self._sign = 1.0
         self._sampled_step = -1
         self._skipping = self._sampled = self._scores_differ = self._finalized = False
+        self._norm: Tensor | None = None  # what clipping found in the step that is under way
+        self._checked_step = -1
 
     def attach(self, optimizer: Any) -> Pruner:
         """Hook into an optimizer that holds the target weights, before a scheduler is made on it.
@@ -275,7 +280,10 @@ class Pruner:
         if self._skipping:
             return  # a fused optimizer under GradScaler leaves the weights alone; so do we
         self._synchronize()
-        self._check_gradients()
+        self._check_sampling()
+        if self._on_cpu() or self.steps_done % _STEPS_BETWEEN_CHECKS == 0:
+            self._check_numbers()
+            self._check_gradients()
         self._set_gradients(getattr(optimizer, "grad_scale", None))
         for matrix in self.matrices:
             matrix.lend_master()
@@ -290,6 +298,7 @@ class Pruner:
         self._restore_masked()
         for S in self._learned_scores():
             S.grad = None
+        self._norm = None
         self.steps_done += 1
         for pool in self.pools:
             pool.after_step(self.steps_done)
@@ -330,17 +339,45 @@ class Pruner:
         for matrix in self.matrices:
             matrix.accept_external_weights()
 
-    def _check_gradients(self) -> None:
-        grads = {matrix.name: matrix.weight.grad for matrix in self.matrices if matrix.weight.grad is not None}
-        if self.method.stochastic and grads and not self._sampled:
+    def _check_sampling(self) -> None:
+        if self.method.stochastic and not self._sampled and any(m.weight.grad is not None for m in self.matrices):
             raise ValueError(
                 f"{self.method.name} samples its mask when the pruned model itself is called in training mode: "
                 "it was not"
             )
-        if grads and not math.isfinite(float(torch.nn.utils.get_total_norm(grads.values()))):
+
+    def _on_cpu(self) -> bool:
+        return all(matrix.weight.is_cpu for matrix in self.matrices)
+
+    def _check_gradients(self) -> None:
+        """Raise ValueError if a gradient is not finite."""
+        grads = {matrix.name: matrix.weight.grad for matrix in self.matrices if matrix.weight.grad is not None}
+        if not grads:
+            return
+        clipped = self._norm is not None and not any(matrix.new_gradient() is not None for matrix in self.matrices)
+        norm = self._norm if clipped else torch.nn.utils.get_total_norm(grads.values())
+        if not math.isfinite(float(norm)):
             for name, G in grads.items():
                 if not bool(G.isfinite().all()):
                     raise ValueError(f"the gradient of {name}.weight is not finite: lower the learning rate or clip")
+
+    def _check_numbers(self) -> None:
+        """On a GPU, raise ValueError if NaN has reached weights or scores since the last check.
+
+        A CPU finds NaN in each step, in the gradients and at the selection. Here NaN stays where it has got to, so that
+        it is enough to look once in a while, and before anything is saved.
+        """
+        last, self._checked_step = self._checked_step, self.steps_done
+        if last == self.steps_done or self._on_cpu():
+            return  # what was said once is not said again, so that finalize() can follow
+        tensors = {f"the weights of {matrix.name}": matrix.master for matrix in self.matrices}
+        tensors |= {
+            f"the scores of {group.name}": group.scores.data for group in self.groups if group.scores is not None
+        }
+        found = read_together([tensor.min().isnan() for tensor in tensors.values()])
+        for name, has_nan in zip(tensors, found, strict=True):
+            if has_nan:
+                raise ValueError(f"{name} contain NaN by step {self.steps_done}: lower the learning rate or clip")
 
     def _set_gradients(self, grad_scale: Tensor | None = None) -> None:
         """From G, in `weight.grad`, make the gradients of S (with its penalty) and of W, once per backward pass."""
@@ -370,10 +407,10 @@ class Pruner:
         else:
             grad = method.score_gradient(mask_gradient, S.detach(), group.mask)
             if method.is_controlled:
-                norm = torch.linalg.vector_norm(grad, 1) / (scale * pool.count)
+                norm = grad.abs().sum() / (scale * pool.count)
         if penalized:
             gradient = method.penalty_gradient(S.detach(), len(pool.groups))
-            grad += self._sign * scale * method.penalty * gradient
+            grad.add_(gradient, alpha=self._sign * scale * method.penalty)
         if self._score_optimizer is not None:
             grad /= scale  # the scores' own optimizer knows nothing of the scaler
         S.grad = grad
@@ -394,10 +431,10 @@ class Pruner:
         self._set_gradients()
         params: Iterable[Tensor] = [p for group in self._optimizer.param_groups for p in group["params"]]
         own = self._learned_scores() if self._score_optimizer is not None else []
-        norm = torch.nn.utils.clip_grad_norm_([*params, *own], max_norm)
+        self._norm = torch.nn.utils.clip_grad_norm_([*params, *own], max_norm)
         for matrix in self.matrices:
             matrix.mark_processed()
-        return norm
+        return self._norm
 
     def _evaluation_masks(self) -> list[Tensor]:
         found = {id(g): M for p in self.pools for g, M in zip(p.groups, p.masks(self.steps_done), strict=True)}
@@ -445,16 +482,26 @@ class Pruner:
 
     def _kept(self) -> list[int]:
         """Entries kept of each matrix: by its mask for evaluation, or non-zero in the plain weight once finalized."""
+        return read_together(self._counts())
+
+    def _counts(self) -> list[Tensor]:
+        """The same, as the device counts them."""
         if self._finalized:
-            return [int(torch.count_nonzero(matrix.weight)) for matrix in self.matrices]
+            return [count_nonzero(matrix.weight) for matrix in self.matrices]
         now = self._evaluation_masks() if self._sampled else [group.mask for group in self.groups]
         expanded = [mask for group, M in zip(self.groups, now, strict=True) for _, mask in group.expand(M)]
-        return [int(torch.count_nonzero(mask)) for mask in expanded]
+        return [count_nonzero(mask) for mask in expanded]
 
     @property
     def density(self) -> float:
         """Fraction of the weights of `matrices` that the masks keep now; matrices without groups are not counted."""
-        return sum(self._kept()) / sum(matrix.weight.numel() for matrix in self.matrices)
+        return float(self.unread_density())
+
+    def unread_density(self) -> Tensor:
+        """`density` as a tensor without dimensions, in float64: on a GPU the host need not wait for its value."""
+        counts = self._counts()
+        total = torch.stack([count.to(counts[0].device) for count in counts]).sum()
+        return total.double() / sum(matrix.weight.numel() for matrix in self.matrices)
 
     @property
     def penalty(self) -> float:
@@ -546,15 +593,23 @@ class Pruner:
         """Masters, scores, step and lambda, as tensors (not copies) and numbers; `torch.load(weights_only=True)` works.
 
         An attached optimizer's own `state_dict()` carries it, so a Trainer checkpoint holds it already.
+
+        Raises:
+            ValueError: on a GPU, NaN in weights or scores.
         """
-        state: dict[str, Any] = {"settings": self.settings(), "steps_done": self.steps_done}
-        state["master"] = {matrix.name: matrix.master for matrix in self.matrices}
-        state["scores"] = {group.name: group.scores.data for group in self.groups if group.scores is not None}
+        self._check_numbers()
+        state: dict[str, Any] = {"settings": self.settings(), "steps_done": self.steps_done, **self._tensors()}
         state["method"] = [pool.method.state_dict() for pool in self.pools]
         state["mask_changes"] = self._mask_changes.state_dict()
         if self._score_optimizer is not None:
             state["score_optimizer"] = self._score_optimizer.state_dict()
         return state
+
+    def _tensors(self) -> dict[str, dict[str, Tensor]]:
+        return {
+            "master": {matrix.name: matrix.master for matrix in self.matrices},
+            "scores": {group.name: group.scores.data for group in self.groups if group.scores is not None},
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from `state_dict()`.
@@ -564,7 +619,7 @@ class Pruner:
         """
         if self._optimizer is None:
             raise ValueError("load_state_dict() belongs between attach() and finalize()")
-        mine, own = self.state_dict(), self.settings()
+        mine, own = self._tensors(), self.settings()
         wrong = {key: (state["settings"].get(key), own[key]) for key in own if state["settings"].get(key) != own[key]}
         if isinstance(self.final_density, dict) and not wrong:
             saved, here = list(state["settings"]["final_density"]), list(self.final_density)
@@ -619,8 +674,8 @@ class Pruner:
         To train on, call `mvp_lite.hold_zeros(model, optimizer)`, with this optimizer or a new one.
 
         Raises:
-            ValueError: the density has not reached its end yet and `early` is not set; or the weights loaded from
-                outside are denser than the final density.
+            ValueError: the density has not reached its end yet and `early` is not set; the weights loaded from outside
+                are denser than the final density; on a GPU, NaN that no check has found before.
         """
         if self._finalized:
             return self.model
@@ -633,6 +688,7 @@ class Pruner:
                 f"{self.density:.3g}, not yet {target:.3g}; train on, or pass early=True to keep "
                 "the masks as they are"
             )
+        self._check_numbers()
         self._restore_masked()
         if any(matrix.changed_outside() for matrix in self.matrices):
             kept = sum(int(torch.count_nonzero(matrix.weight)) for matrix in self.matrices)

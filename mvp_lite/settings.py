@@ -10,7 +10,7 @@ from typing import Any
 
 from mvp_lite.schedule import Schedule
 
-__all__ = ["Density", "Settings", "check_density", "check_integer", "check_positive", "plain"]
+__all__ = ["Density", "Settings", "check_density", "check_integer", "check_positive", "check_seed", "plain"]
 
 #: one fraction for all groups, or {regular expression: fraction}; see `Pruner`
 Density = float | Mapping[str, float]
@@ -27,6 +27,14 @@ def check_integer(name: str, value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise TypeError(f"{name}={value!r}: must be an integer")
     return int(value)
+
+
+def check_seed(value: Any) -> int:
+    """`value` as a seed; TypeError if it is no integer, ValueError if it is negative, which numpy refuses."""
+    seed = check_integer("seed", value)
+    if seed < 0:
+        raise ValueError(f"seed={value!r}: must be an integer of at least 0")
+    return seed
 
 
 def check_positive(name: str, value: Any, what: str = "number") -> float:
@@ -101,7 +109,7 @@ class Settings:
                 raise ValueError(
                     f"{name}={value!r}: must be a fraction kept in (0, 1], the initial one not below the final"
                 )
-        check_integer("seed", self.seed)
+        check_seed(self.seed)
         if self.penalty != "feedback" and (not _is_number(self.penalty) or not 0.0 <= float(self.penalty) < math.inf):
             raise ValueError(f"penalty={self.penalty!r}: must be 'feedback' or a lambda >= 0")
         if self.score_lr is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import inspect
 import math
 import os
@@ -9,7 +10,7 @@ import reprlib
 import time
 import warnings
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from itertools import chain, islice
@@ -25,7 +26,7 @@ from mvp_lite.distill import Teacher
 from mvp_lite.forward import evaluating
 from mvp_lite.methods import Method
 from mvp_lite.pruner import Pruner
-from mvp_lite.settings import Density, check_integer, check_positive, plain
+from mvp_lite.settings import Density, check_integer, check_positive, check_seed, plain
 from mvp_lite.storage.record import describe_run
 from mvp_lite.tasks.loaders import as_task
 from mvp_lite.tokenizer import tokenizer_for
@@ -37,6 +38,7 @@ __all__ = [
     "EncodedTaskLike",
     "Result",
     "TaskLike",
+    "check_options",
     "default_device",
     "fine_prune",
     "train_steps",
@@ -162,7 +164,9 @@ class Result:
 
 def default_device() -> torch.device:
     """`MVP_LITE_DEVICE` if set, else the GPU if there is one, else the CPU."""
-    return torch.device(os.environ.get("MVP_LITE_DEVICE") or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if name := os.environ.get("MVP_LITE_DEVICE"):
+        return _device("MVP_LITE_DEVICE", name)
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def fine_prune(
@@ -254,13 +258,17 @@ def fine_prune(
         raise TypeError(f"total_steps={options['total_steps']!r}: is called steps in fine_prune")
     if teacher is not None and not isinstance(teacher, nn.Module | Teacher):
         raise TypeError(f"teacher={reprlib.repr(teacher)}: must be a model or a Teacher")
+    for name in ("freeze_embeddings", "bf16", "progress", "resume"):
+        if not isinstance(plain(arguments[name]), bool):
+            raise TypeError(f"{name}={arguments[name]!r}: must be True or False")
+    device = default_device() if device is None else _device("device", device)
     import pandas as pd
     from tqdm.auto import tqdm
 
     started = time.perf_counter()
     arguments["task"] = task = as_task(task, model, validation, metric, tokenizer, steps)
     _check_attributes("task", task, TaskLike)
-    seed, batch_size = check_integer("seed", seed), check_integer("batch_size", batch_size)
+    seed, batch_size = check_seed(seed), check_integer("batch_size", batch_size)
     if batch_size < 1:
         raise ValueError(f"batch_size={batch_size!r}: must be an integer of at least 1")
     batch_size = getattr(task, "batch_size", None) or batch_size
@@ -268,6 +276,8 @@ def fine_prune(
         _refuse_pruning_options(
             density, options | {"score_lr": score_lr, "warmup_steps": warmup_steps, "cooldown_steps": cooldown_steps}
         )
+    else:
+        check_options(options)
     recipe = task.recipe(batch_size)
     steps, lr = plain(recipe[0] if steps is None else steps), recipe[1] if lr is None else lr
     lr, max_norm = check_positive("lr", lr), check_positive("max_norm", max_norm)
@@ -281,7 +291,6 @@ def fine_prune(
         raise ValueError(f"{given} needs output_dir, the folder of the checkpoints")
     checkpoints = None if output_dir is None else Checkpoints(output_dir, resume)
     save_steps = max(1, steps // 10) if save_steps is None else save_steps
-    device = default_device() if device is None else torch.device(device)
     tokenizer = _tokenizer(model, task) if tokenizer is None else tokenizer
     encoded = task.encode(tokenizer)
     _check_attributes("task.encode(tokenizer)", encoded, EncodedTaskLike)
@@ -343,11 +352,12 @@ def fine_prune(
             ):  # fmt: skip
                 rows.append(row)
                 bar.update()
-                if len(rows) % 10 == 0:
-                    bar.set_postfix(loss=f"{row[1]:.3f}", density=f"{row[2]:.3f}")
+                if progress and len(rows) % 10 == 0:
+                    bar.set_postfix(loss=f"{float(row[1]):.3f}", density=f"{float(row[2]):.3f}")
                 if eval_steps is not None and len(rows) % eval_steps == 0 and len(rows) < steps:
                     evaluations.append(_evaluation(len(rows), pruner, _evaluate(model, encoded, device)))
                 if checkpoints is not None and (len(rows) % save_steps == 0 or len(rows) == steps):
+                    rows = _read(rows)
                     run: dict[str, Any] = {"settings": identity, "history": rows, "evaluations": evaluations}
                     run["seconds"] = time.perf_counter() - started
                     checkpoints.save(len(rows), run | snapshot(parts, device))
@@ -356,7 +366,7 @@ def fine_prune(
             p.requires_grad_(True)
         if pruner is not None:  # after an interrupt, too, the model is left plain
             pruner.finalize(early=len(rows) < steps)
-    metrics = _evaluate(model, encoded, device)
+    rows, metrics = _read(rows), _evaluate(model, encoded, device)
     evaluations.append(_evaluation(len(rows), pruner, metrics))
     kept = 1.0 if pruner is None else pruner.density
     bar.set_postfix(loss=f"{rows[-1][1]:.3f}", density=f"{kept:.3f}", score=f"{metrics['score']:.1f}")
@@ -393,12 +403,15 @@ def train_steps(
     model: nn.Module, optimizer: torch.optim.Optimizer, scheduler: torch.optim.lr_scheduler.LRScheduler,
     pruner: Pruner | None, teacher: Teacher | None, batches: Iterable[dict[str, Tensor]], max_norm: float,
     device: torch.device, bf16: bool, accumulation_steps: int = 1, *, start: int = 0,
-) -> Iterator[tuple[int, float, float, float, float]]:  # fmt: skip
-    """The loop of `fine_prune` itself; yields (step from 0, loss, density, lr, penalty) after each step."""
+) -> Iterator[tuple[int, Tensor, float | Tensor, float, float]]:  # fmt: skip
+    """The loop of `fine_prune` itself; yields (step from 0, loss, density, lr, penalty) after each step.
+
+    Loss and density are tensors without dimensions: to read them, the host waits until a GPU has done all queued work.
+    """
     model.train()
     for step, batch in enumerate(batches, start):
         lr = float(scheduler.get_last_lr()[0])
-        density, penalty = (1.0, 0.0) if pruner is None else (pruner.density, pruner.penalty)
+        density, penalty = (1.0, 0.0) if pruner is None else (pruner.unread_density(), pruner.penalty)
         losses = []
         for part, share in _parts(batch, accumulation_steps):
             with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
@@ -413,7 +426,12 @@ def train_steps(
         optimizer.step()
         scheduler.step()
         optimizer.zero_grad()
-        yield step, torch.stack(losses).sum().item(), density, lr, penalty
+        yield step, torch.stack(losses).sum(), density, lr, penalty
+
+
+def _read(rows: Iterable[tuple[Any, ...]]) -> list[tuple[int, float, float, float, float]]:
+    """What `train_steps` has yielded, as numbers."""
+    return [(step, float(loss), float(density), lr, penalty) for step, loss, density, lr, penalty in rows]
 
 
 def _parts(batch: dict[str, Tensor], count: int) -> Iterator[tuple[dict[str, Tensor], float]]:
@@ -478,6 +496,25 @@ def _diagnosis(
     if pruner is not None:
         return pruner.diagnosis(losses, score=score, baseline=baseline, examples=examples, constant_share=share)
     return Diagnosis(losses, score=score, baseline=baseline, examples=examples, constant_share=share)
+
+
+def check_options(options: Mapping[str, Any]) -> None:
+    """Raise TypeError if `Pruner` has no option of such a name."""
+    known = inspect.signature(Pruner).parameters
+    for name, value in options.items():
+        if name not in known:
+            near = difflib.get_close_matches(name, [*known, *inspect.signature(fine_prune).parameters], 1)
+            raise TypeError(f"{name}={reprlib.repr(value)}: no such option" + (f"; is it {near[0]}?" if near else ""))
+
+
+def _device(argument: str, value: torch.device | str) -> torch.device:
+    try:
+        device = torch.device(value)
+    except (RuntimeError, TypeError):
+        raise ValueError(f"{argument}={value!r}: must be 'cpu', 'cuda' or another device that torch knows") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"{argument}={value!r}: torch sees no CUDA device")
+    return device
 
 
 def _check_attributes(argument: str, value: Any, protocol: type) -> None:

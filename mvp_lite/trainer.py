@@ -10,7 +10,7 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 from mvp_lite.methods import Method, PenalizedMethod, find_method
 from mvp_lite.pruner import Pruner
 from mvp_lite.settings import Density, check_density
-from mvp_lite.train import warn_if_sparse
+from mvp_lite.train import check_options, warn_if_sparse
 
 __all__ = ["PruningCallback"]
 
@@ -62,6 +62,7 @@ class PruningCallback(TrainerCallback):
         check_density(density)
         if "total_steps" in options:
             raise TypeError(f"total_steps={options['total_steps']!r}: leave it out, the Trainer knows it")
+        check_options(options)
         if trainer.lr_scheduler is not None:
             raise ValueError("the Trainer was given a scheduler: pass optimizers=(optimizer, None) or none at all")
         if any(isinstance(callback, PruningCallback) for callback in trainer.callback_handler.callbacks):

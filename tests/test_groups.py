@@ -10,6 +10,7 @@ from test_shrink import inputs, make, output, same_weights
 import mvp_lite as mvp
 from mvp_lite import groups
 from mvp_lite.masks import keep_count
+from mvp_lite.matrices import find_matrices
 from mvp_lite.structure.shrinking import sizes
 from mvp_lite.structure.units import find_units
 
@@ -274,3 +275,98 @@ def test_families_without_known_heads_still_have_rows_and_blocks():
 def test_groups_that_nothing_could_have(make_groups, message):
     with pytest.raises(ValueError, match=message):
         make_groups()
+
+
+# -- one matrix, by hand ----------------------------------------------------------------------------------------------
+
+
+def made_by(maker, W, module=None):
+    """The only `WeightGroups` that a maker finds in a model with one map."""
+    module = torch.nn.Linear(W.shape[1], W.shape[0]) if module is None else module
+    module.weight = torch.nn.Parameter(W)
+    net = torch.nn.ModuleDict({"map": module})
+    (found,) = maker(net, find_matrices(net, "map"))
+    assert found.name == "map"
+    return found
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+def test_a_row_is_an_output_and_a_column_an_input(transposed):
+    """Whichever way round the weight is stored."""
+    W = torch.tensor([[1.0, -2.0, 3.0], [4.0, 5.0, -6.0]])  # two outputs, three inputs
+    stored, module = (W.t().contiguous(), make("gpt2").transformer.h[0].mlp.c_fc) if transposed else (W, None)
+    assert made_by(groups.rows, stored, module).importance().tolist() == [6.0, 15.0]
+    assert made_by(groups.columns, stored, module).importance().tolist() == [5.0, 7.0, 9.0]
+    kept = made_by(groups.rows, stored, module).expand(torch.tensor([False, True]))[0][1]
+    assert (kept.t() if transposed else kept).tolist() == [[False] * 3, [True] * 3]
+
+
+def test_a_pattern_ranks_the_best_first_and_equal_ones_by_position():
+    W = torch.tensor([[0.3, -0.4, 0.2, 0.5, 0.5, -0.5], [0.0, 0.1, 0.2, -0.3, 0.2, 0.1]], dtype=torch.float64)
+    found = made_by(groups.n_of_m(3), W)
+    assert found.importance().tolist() == [[-1, 0, -2, 0, -1, -2], [-2, -1, 0, 0, -1, -2]]
+    assert found.importance().dtype == torch.float64
+    found.scores = -W
+    assert found.importance()[1].tolist() == [0, -1, -2, 0, -2, -1], "scores, where there are any"
+
+
+@pytest.mark.parametrize("density", [0.25, 0.75, 1.0])
+def test_a_pattern_takes_every_integer_n(density):
+    made_by(groups.n_of_m(4), torch.ones(2, 8)).check_density(density)
+
+
+def test_a_pattern_needs_one_weight_at_least():
+    with pytest.raises(ValueError, match="n_of_m"):
+        made_by(groups.n_of_m(4), torch.ones(2, 8)).check_density(1e-8)
+
+
+def test_blocks_tile_both_sides():
+    with pytest.raises(ValueError, match="3 x 1"):
+        made_by(groups.blocks(3, 1), torch.ones(4, 6))
+    with pytest.raises(ValueError, match="1 x 4"):
+        made_by(groups.blocks(1, 4), torch.ones(4, 6))
+
+
+def test_scores_are_ranked_where_there_are_any():
+    found = made_by(groups.weights, torch.ones(2, 2))
+    assert found.scores is None
+    found.scores = torch.tensor([[3.0, 1.0], [2.0, -1.0]])
+    assert torch.equal(found.importance(), found.scores)
+
+
+def test_without_a_gradient_there_is_none_of_the_mask():
+    found = made_by(groups.rows, torch.ones(2, 2))
+    found.scores = torch.zeros(2)
+    assert found.mask_gradient() is None
+
+
+def test_gradients_of_masks_have_the_precision_of_the_scores():
+    G, W = torch.tensor([[1.01, 0.3]]).bfloat16(), torch.tensor([[1.03, 7.1]]).bfloat16()
+    found = made_by(groups.weights, W)
+    found.scores = torch.zeros(1, 2)
+    found.matrices[0].weight.grad = G
+    assert torch.equal(found.mask_gradient(), G.float() * W.float())
+
+
+def test_gates_take_the_precision_of_the_weight():
+    found = made_by(groups.weights, torch.ones(1, 2).bfloat16())
+    found.set_mask(torch.tensor([[0.5, 0.0]]))
+    assert found.matrices[0].mask.dtype == torch.bfloat16 and found.matrices[0].weight.tolist() == [[0.5, 0.0]]
+
+
+def test_groups_follow_the_model_to_another_device():
+    found = made_by(groups.rows, torch.ones(2, 2))
+    (matrix,) = found.matrices
+    matrix.weight = torch.nn.Parameter(torch.ones(2, 2, device="meta"))
+    found.to_device()
+    assert {tensor.device.type for tensor in (found.mask, matrix.master, matrix.mask)} == {"meta"}
+
+
+def test_a_description_may_leave_out_the_names():
+    assert groups.describe(groups.find_described("blocks(4, 8)")) == "blocks(height=4, width=8)"
+
+
+def test_a_text_that_describes_nothing_is_told_what_would():
+    allowed = "one of weights, rows, columns, heads, neurons, or a call of blocks, n_of_m, mixed$"
+    with pytest.raises(ValueError, match=f"^groups='cells': must be {allowed}"):
+        groups.find_described("cells")

@@ -115,8 +115,27 @@ def test_partition_and_sort_agree(S, data):
     k = data.draw(st.integers(1, S.numel()))
     flat = S.reshape(-1)
     expected = torch.tensor(slow_top_k(flat.tolist(), k))
-    assert torch.equal(_selection._by_partition(flat, k), expected)
-    assert torch.equal(_selection._by_sorting(flat, k), expected)
+    for select in (_selection._by_partition, _selection._by_sorting):
+        kept = select(flat, k)
+        assert kept.dtype == torch.bool and torch.equal(kept, expected)
+
+
+def test_a_device_compares_and_counts_for_itself():
+    S = torch.tensor([[1.0, 0.5, 0.0], [0.0, 0.25, 1.0]])
+    assert int(_selection.count_nonzero(S)) == 4 and _selection.count_nonzero(S).shape == ()
+    assert _selection.count_nonzero(S.to("meta")).device.type == "meta"
+    assert _selection.above(S.to("meta"), 0.5).device.type == "meta"
+
+
+def test_numbers_are_read_in_their_order():
+    assert _selection.read_together([torch.tensor(3)]) == [3]
+    assert _selection.read_together([torch.tensor(0.5), torch.tensor(-2.0, requires_grad=True)]) == [0.5, -2.0]
+
+
+def test_a_cpu_partitions_and_other_devices_sort(monkeypatch):
+    monkeypatch.setattr(_selection, "_by_sorting", lambda scores, k: (scores.device.type, k))
+    assert _selection.top_k(torch.arange(4.0), 2).tolist() == [False, False, True, True]
+    assert _selection.top_k(torch.empty(4, device="meta"), 2) == ("meta", 2)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
@@ -153,6 +172,16 @@ def test_views_are_read_in_their_own_row_major_order(view, device):
         assert torch.equal(top_v(view(base.to(device)), density).cpu(), expected)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_comparing_and_counting_are_those_of_torch(dtype, device):
+    S = torch.randn(13, 7).to(dtype).to(device).t()
+    for level in (0.0, 0.25, -INF):
+        assert torch.equal(_selection.above(S, level), level < S)
+    M = S.clamp(min=0.0)
+    for mask in (M, M > 0.5, torch.zeros(3, 4, device=device), torch.ones(2, 2, dtype=torch.bool, device=device)):
+        assert int(_selection.count_nonzero(mask)) == int(torch.count_nonzero(mask))
+
+
 def test_other_shapes():
     assert top_v(torch.tensor(3.0), 0.5).tolist() is True
     assert top_v(torch.tensor([1.0, 2.0, 3.0]), 0.34).tolist() == [False, False, True]
@@ -180,13 +209,17 @@ def test_nan_raises(dtype, density, device):
     S = torch.randn(4, 5).to(dtype)
     S[3, 4] = float("nan")
     for select in (
-        lambda: top_v(S.to(device), density),
+        lambda: top_v(S, density),
         lambda: top_v_global([torch.ones(2, 2, dtype=dtype), S], density),
-        lambda: threshold_mask(S, 0.1),
-        lambda: _selection._by_sorting(S.reshape(-1), 3),
+        lambda: threshold_mask(S.to(device), 0.1),
     ):
         with pytest.raises(ValueError, match="NaN"):
             select()
+
+
+def test_nan_is_the_largest_where_a_look_for_it_would_wait():
+    S = torch.tensor([1.0, float("nan"), 3.0, float("inf")])
+    assert _selection._by_sorting(S, 2).tolist() == [False, True, False, True]
 
 
 def test_empty_raises():
@@ -212,13 +245,53 @@ LARGE_STRIDE = LARGE // 2**13 | 1
     ],
     ids=["normal", "rising", "falling", "ties", "equal", "sample above", "sample below", "infinite"],
 )
-def test_large_selections_are_a_stable_sort(make):
+@pytest.mark.parametrize("fast", [False, True])
+def test_large_selections_are_a_stable_sort(make, fast, monkeypatch):
+    monkeypatch.setattr(_selection, "_partitions_fast", lambda: fast)
     S = make(torch.arange(LARGE), torch.Generator().manual_seed(0))
     order = np.argsort(-S.numpy(), kind="stable")
-    for k in (1, 2, 40, LARGE // 33, LARGE // 2, LARGE - 40, LARGE - 1, LARGE):
+    sample = len(range(0, LARGE, LARGE_STRIDE))
+    for k in (1, 2, 40, LARGE // 33, LARGE // 2, LARGE - 40, LARGE - 1, LARGE, LARGE - sample, sample, sample + 1):
         expected = np.zeros(LARGE, dtype=bool)
         expected[order[:k]] = True
         assert np.array_equal(_selection._by_partition(S, k).numpy(), expected), k
+
+
+@pytest.mark.parametrize("share", [0.01, 0.1, 0.5, 0.9, 0.99])
+@pytest.mark.parametrize(("n", "part"), [(1000, 1.0), (2**16, 0.13), (2**18 + 11, 0.04)])
+def test_a_large_selection_orders_a_small_part_of_the_scores(n, part, share, monkeypatch):
+    partition, sizes = np.partition, []
+
+    def watched(values, place):
+        sizes.append(values.size)
+        return partition(values, place)
+
+    monkeypatch.setattr(np, "partition", watched)
+    S = torch.randn(n, generator=torch.Generator().manual_seed(0))
+    for fast in (False, True):
+        monkeypatch.setattr(_selection, "_partitions_fast", lambda fast=fast: fast)
+        assert int(_selection._by_partition(S, int(share * n)).sum()) == int(share * n)
+        if fast or n == 1000:
+            assert sizes == [n], "a sample would not pay"
+        else:
+            assert max(sizes) <= part * n, "the sample, and the scores near the threshold"
+        sizes.clear()
+
+
+@pytest.mark.parametrize(("instructions", "fast"), [("AVX2", True), ("AVX512", True), ("DEFAULT", False)])
+def test_the_processor_decides_whether_a_sample_pays(instructions, fast, monkeypatch):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: instructions)
+    assert _selection._partitions_fast() is fast
+
+
+def test_a_sample_ends_somewhere(monkeypatch):
+    """Where the bracket of the threshold reaches the ends of the sample."""
+    monkeypatch.setattr(_selection, "_partitions_fast", lambda: False)
+    S = torch.randn(2**16, generator=torch.Generator().manual_seed(0))
+    ordered = S.sort(descending=True).values
+    for k in [*range(1, 400, 4), *range(2**16 - 400, 2**16, 4)]:
+        kept = _selection._by_partition(S, k)
+        assert int(kept.sum()) == k and float(S[kept].min()) == float(ordered[k - 1])
 
 
 # -- one pool ---------------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 import copy
 import io
 import pickle
+import re
 import textwrap
 import warnings
 
@@ -170,6 +171,146 @@ def test_the_controller_aims_at_the_scheduled_density():
             one.after_step(1, [], 1e-4)
         method.update_penalty(step, 0.6, 100)
         assert method.penalty == twin.controller.penalty(0.6, SCHEDULE.value(step, 1.0, 0.25), 100)
+
+
+def test_advice_names_the_start_only_where_it_can_be_changed():
+    common = ["train longer", "keep more weights", "choose another learning rate"]
+    for name, cls in methods.METHODS.items():
+        plain, moved = (cls(Settings(SCHEDULE, 0.25, magnitude_init=c)).advice() for c in (0.0, 0.3))
+        assert moved == common
+        assert (
+            plain == (["start the scores from magnitude (magnitude_init=0.2)"] if name == "movement" else []) + common
+        )
+
+
+@pytest.mark.parametrize("name", ["soft_movement", "l0"])
+def test_a_method_goes_on_from_its_numbers(name):
+    first, second = (methods.METHODS[name](Settings(SCHEDULE, 0.25)) for _ in range(2))
+    scores = [torch.zeros(8, 6)]
+    for step in (1, 2, 3):
+        first.after_step(step, scores, 1e-3 * step)
+        first.update_penalty(step, 0.9, 48)
+    state = copy.deepcopy(first.state_dict())
+    second.load_state_dict(state)
+    assert second.penalty == first.penalty > 0.0 and second.state_dict() == state
+    for one in (first, second):
+        one.after_step(4, scores, 5e-3)
+        one.update_penalty(4, 0.8, 48)
+    assert second.penalty == first.penalty
+    assert "controller" not in methods.METHODS[name](Settings(SCHEDULE, 0.25, penalty=3.0)).state_dict()
+
+
+@pytest.mark.parametrize("name", ["soft_movement", "l0"])
+def test_what_a_fixed_penalty_came_to(name):
+    method = methods.METHODS[name](Settings(SCHEDULE, 0.25, penalty=3.0, score_lr=0.5))
+    closed, opened = torch.full((3, 4), -9.0), torch.full((3, 4), 9.0)
+    asked = r"^penalty=3 with score_lr=0\.5 has pruned "
+    assert re.match(asked + "every score: lower penalty or score_lr, or take", method.outcome([closed, closed]))
+    assert re.match(asked + "nothing: raise penalty or score_lr, train longer", method.outcome([opened, opened]))
+    assert method.outcome([closed, opened]) is None
+    assert method.open_count([closed, opened]) == 12
+    assert methods.METHODS[name](Settings(SCHEDULE, 0.25)).outcome([closed]) is None, "the controller sees to it"
+
+
+def test_random_scores_follow_the_seed():
+    magnitude = torch.ones(5, 4)
+    first, second, other = (methods.Random(Settings(SCHEDULE, 0.25, seed=seed)) for seed in (3, 3, 4))
+    drawn = first.initial_scores(magnitude)
+    assert drawn.shape == (5, 4) and 0.0 <= float(drawn.min()) < float(drawn.max()) < 1.0
+    assert torch.equal(drawn, second.initial_scores(magnitude))
+    assert not torch.equal(drawn, other.initial_scores(magnitude))
+    assert not torch.equal(drawn, first.initial_scores(magnitude)), "the next matrix gets other numbers"
+
+
+def test_learned_scores_have_at_least_single_precision():
+    for dtype, expected in ((torch.bfloat16, torch.float32), (torch.float64, torch.float64)):
+        for c in (0.0, 0.3):
+            method = methods.Movement(Settings(SCHEDULE, 0.25, magnitude_init=c))
+            assert method.initial_scores(torch.ones(2, 2, dtype=dtype)).dtype == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "penalty", "rate"),
+    [
+        ("magnitude", "feedback", 0.0),
+        ("movement", "feedback", 0.01),
+        ("soft_movement", 1.0, 0.01),
+        ("soft_movement", "feedback", 30 / 20),
+        ("l0", 1.0, 0.1),
+        ("l0", "feedback", 30 / 20),
+    ],
+)
+def test_default_learning_rates_of_scores(name, penalty, rate):
+    assert methods.METHODS[name](Settings(SCHEDULE, 0.25, penalty=penalty)).score_lr == rate
+
+
+def test_equal_scores_that_cannot_be_parted_are_named_once():
+    method = methods.SoftMovement(Settings(SCHEDULE, 0.25))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for seed in (0, 1):
+            method.after_step(17, [torch.randn(8, 6, generator=torch.Generator().manual_seed(seed))], 1e-3)
+    with pytest.warns(UserWarning, match="48 of 48 scores stay") as seen:
+        for step in (18, 19):
+            method.after_step(step, [torch.zeros(8, 6)], 1e-3)
+    assert len(seen) == 1
+
+
+def test_a_fixed_penalty_follows_the_threshold():
+    method = methods.SoftMovement(Settings(SCHEDULE, 0.25, penalty=3.0, threshold=0.2))
+    found = []
+    for step in (2, 9, 16):
+        method.update_penalty(step, 0.5, 48)
+        found.append(method.penalty)
+    assert found == pytest.approx([0.0, 3.0 * SCHEDULE.value(9, 0.0, 1.0), 3.0])
+
+
+def test_the_value_that_a_method_has_anyway_is_not_refused():
+    methods.refuse_ignored(methods.Magnitude, Settings(SCHEDULE, 0.25, magnitude_init=0.0))
+
+
+def test_half_precision_is_left_before_anything_is_computed():
+    W, M = torch.tensor([1.0, 3.015625, 0.3]).bfloat16(), torch.tensor([0.3, 0.7, 1.0]).bfloat16()
+    moved = methods.Movement(Settings(SCHEDULE, 0.25, magnitude_init=0.3))
+    torch.testing.assert_close(moved.initial_scores(W), moved.initial_scores(W.float()), rtol=0.0, atol=0.0)
+    gates, G = methods.L0(Settings(SCHEDULE, 0.25)), torch.tensor([1.0, -2.0, 3.0])
+    expected = G * masks.hard_concrete_gradient(M.float())
+    torch.testing.assert_close(gates.score_gradient(G.clone(), torch.zeros(3), M), expected, rtol=0.0, atol=0.0)
+
+
+def test_a_subclass_has_a_name_of_its_own():
+    class Own(methods.Movement):
+        name = "mine"
+
+    class Other(Own):
+        pass
+
+    assert (Own.name, Other.name) == ("mine", "Other")
+
+
+@pytest.mark.parametrize("drawn", [0.0, 1.0])
+def test_noise_of_gates_is_neither_0_nor_1(drawn, monkeypatch):
+    seen = []
+    monkeypatch.setattr(torch, "rand", lambda shape, **_: torch.full(shape, drawn))
+    monkeypatch.setattr(masks, "hard_concrete", lambda scores, noise: seen.append(noise))
+    methods.L0(Settings(SCHEDULE, 0.25)).sample(torch.zeros(2, 3), torch.Generator())
+    assert 0.0 < float(seen[0].min()) and float(seen[0].max()) < 1.0
+
+
+def test_noise_of_gates_is_that_of_the_generator():
+    method, scores = methods.L0(Settings(SCHEDULE, 0.25)), torch.zeros(50, 40, dtype=torch.float64)
+    noise = torch.rand(50, 40, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    found = method.sample(scores, torch.Generator().manual_seed(2))
+    torch.testing.assert_close(found, masks.hard_concrete(scores, noise))
+    assert bool((found == 0).any()) and bool((found == 1).any())
+
+
+def test_global_scope_keeps_the_least_density_asked_for_and_no_more_than_the_schedule():
+    method = methods.Magnitude(Settings(SCHEDULE, 0.2, scope="global", min_density=0.1, initial_density=0.5))
+    low, high = torch.rand(10, 10), 1.0 + torch.rand(10, 10)
+    assert [int(mask.sum()) for mask in method.masks([low, high], 0)] == [10, 90]
+    assert [int(mask.sum()) for mask in method.masks([low, high], 20)] == [10, 30]
+    assert [int(mask.sum()) for mask in methods.Magnitude(Settings(SCHEDULE, 0.2)).masks([low, high], 20)] == [20, 20]
 
 
 # --- matrices without a gradient ----------------------------------------------------------------------------------

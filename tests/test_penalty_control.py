@@ -74,6 +74,13 @@ def test_squeezing_moves_only_what_is_on_the_wrong_side(density, threshold, dtyp
     torch.testing.assert_close(again[0], after, rtol=0, atol=2e-3)
 
 
+@pytest.mark.parametrize("values", [[2.0, 1.0, 5e-4, -1.0], [2.0, -5e-4, -1.0, -2.0]])
+def test_squeezing_moves_what_is_hardly_on_the_wrong_side(values):
+    scores = [torch.tensor(values, dtype=torch.float64)]
+    assert squeeze_to_density(scores, 0.5, 0.5) == 2
+    assert int((scores[0].sigmoid() > 0.5).sum()) == 2
+
+
 def test_squeezing_leaves_open_gates_open():
     """A shift would close them in part: each gate is a factor of its weight."""
     scores = [torch.linspace(0.0, 6.0, 1000)]
@@ -144,6 +151,13 @@ def test_the_limits_of_the_controller():
     for _ in range(1000):
         rule.penalty(1e-4, 1.0, 1000)
     assert rule.integral == -10.0
+
+
+def test_a_single_step_counts_no_more_than_an_error_of_2():
+    for density, target, error in ((1.0, 0.01, 2.0), (1e-4, 1.0, -2.0)):
+        rule = controlled()
+        rule.penalty(density, target, 1000)
+        assert rule.integral == pytest.approx(math.log(0.1) + 0.05 * error, rel=1e-12)
 
 
 def test_the_running_mean_of_the_gradients():

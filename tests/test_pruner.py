@@ -522,6 +522,37 @@ def test_loading_out_of_turn():
         pruner.load_state_dict(state)
 
 
+# -- several processes ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["random", "movement"])
+def test_every_rank_goes_on_from_what_rank_0_has(method, monkeypatch):
+    """Two ranks, one after the other in one process: what the first sends, the second receives."""
+    sent, weights = [], []
+
+    def run(broadcast, **options):
+        monkeypatch.setattr(torch.distributed, "broadcast", broadcast)
+        net, opt, pruner = make(method, initial_density=0.5, warmup_steps=0, magnitude_init=0.2, **options)
+        weights.extend(block.weight.data.clone() for block in net.blocks)
+        for layer, held in zip(layers(pruner), weights, strict=False):
+            layer.weight.data.copy_(held)  # what a data-parallel wrapper sends, and all that it knows
+            if options:
+                layer.master.add_(1.0)
+                layer.scores.data.mul_(-1.0)
+        train(net, opt, range(3))
+        return pruner
+
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
+    first = run(lambda x, src: sent.append((src, x.clone())))
+    assert {src for src, _ in sent} == {0}
+    second = run(lambda x, src: x.copy_(sent.pop(0)[1]), seed=9)
+    assert sent == [], "once, before the first step"
+    assert second.seed == first.seed == 0 and same(snapshot(first), snapshot(second))
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 1)
+    run(lambda x, src: pytest.fail("a rank that is alone has nobody to ask"))
+
+
 # -- finalize ---------------------------------------------------------------------------------------------------------
 
 

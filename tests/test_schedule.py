@@ -41,6 +41,18 @@ def test_starts_and_ends_where_it_should_and_never_turns_back(run, initial, fina
     assert max(map(abs, steps)) <= 3 * abs(final - initial) / (total - warmup - cooldown) + 1e-12
 
 
+def test_the_ends_are_exact_whatever_the_rounding():
+    assert 0.7 + (0.1 - 0.7) != 0.1
+    assert [cubic(t, 0.1, 0.7, 100, 10, 20) for t in (10, 80)] == [0.1, 0.7]
+    nearly = Schedule(100, 10, 20, lambda progress: 1.0 - progress + 1e-7)
+    assert [nearly.value(t, 1.0, 0.5) for t in (10, 80)] == [1.0, 0.5]
+
+
+def test_done_from_the_step_that_has_the_final_value():
+    schedule = Schedule(100, 10, 20)
+    assert [schedule.done(t) for t in (0, 79, 80, 100)] == [False, False, True, True]
+
+
 def test_a_step_beyond_the_end_stays():
     assert cubic(1000, 1.0, 0.1, 100, 10, 20) == 0.1
 
@@ -114,6 +126,7 @@ def test_a_function_of_progress():
         (lambda p: p, ValueError, r"returned 0\.0 at progress 0; it must go from 1 at progress 0 to 0 at progress 1"),
         (lambda p: 1.0, ValueError, r"returned 1\.0 at progress 1"),
         (lambda p: 1 - p if p in (0, 1) else 2.0, ValueError, r"returned 2\.0 at progress 0\.05"),
+        (lambda p: 1 - p if p in (0, 1) else -0.5, ValueError, r"returned -0\.5 at progress 0\.05"),
         (lambda p: float("nan"), ValueError, "returned nan at progress 0"),
     ],
 )

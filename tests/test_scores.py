@@ -176,6 +176,19 @@ def test_fisher_of_nothing():
         scores.fisher([], torch.ones(2, 2))
 
 
+# -- where scores start ------------------------------------------------------------------------------------------------
+
+
+def test_scores_from_magnitude_have_mean_0_and_the_length_asked_for():
+    start = scores.magnitude_start(torch.tensor([[0.0, 0.1], [0.1, 0.2]], dtype=torch.float64), 3.0)
+    torch.testing.assert_close(start, torch.tensor([[-3.0, 0.0], [0.0, 3.0]], dtype=torch.float64))
+
+
+def test_scores_from_a_matrix_of_zeros_are_zeros():
+    start = scores.magnitude_start(torch.zeros(2, 3), 3.0)
+    assert torch.equal(start, torch.zeros(2, 3))
+
+
 # -- penalties --------------------------------------------------------------------------------------------------------
 
 
@@ -197,6 +210,12 @@ def test_soft_penalty_gradient_is_autograd_and_finite_difference():
     assert bool((closed > 0).all()), "descent on the penalty lowers every score"
 
 
+def test_l0_penalty_gradient_is_autograd():
+    S = torch.randn(4, 5, dtype=torch.float64)
+    expected = gradient(lambda s: masks.expected_l0(s).mean() / 3, S)
+    torch.testing.assert_close(scores.l0_penalty_gradient(S, 3), expected, **EXACT)
+
+
 def test_gradient_of_the_whole_gated_layer():
     """dL/dS = G * W * f(S) for one sample of the gate, and dL/dW = G * M."""
     W, _, loss = problem()
@@ -209,6 +228,17 @@ def test_gradient_of_the_whole_gated_layer():
         gradient(lambda s: loss(W * masks.hard_concrete(s, u)), S), closed, rtol=1e-10, atol=1e-14
     )
     torch.testing.assert_close(gradient(lambda w: loss(w * M), W), G * M, **EXACT)
+
+
+@pytest.mark.parametrize("method", ["magnitude", "movement", "soft_movement"])
+def test_a_new_teaching_layer_keeps_every_weight(method):
+    assert bool((mvp.MaskedLinear(nn.Linear(3, 2), method).mask() == 1).all())
+
+
+def test_a_fixed_mask_takes_the_dtype_of_the_weight():
+    layer = mvp.MaskedLinear(nn.Linear(3, 2))
+    layer.fixed_mask = torch.eye(2, 3, dtype=torch.float64)
+    assert layer.mask().dtype == torch.float32
 
 
 def test_the_teaching_layer_names_a_method_that_it_does_not_have():

@@ -283,3 +283,31 @@ def test_what_a_user_may_mix_up_is_named(change, message):
 def test_a_model_is_loaded_for_a_task(task):
     with pytest.raises(TypeError, match=r"task=.*: must be what load_task or make_task returned"):
         mvp.load_model("toy", task)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"device": "gpu"}, ValueError, "device='gpu': must be 'cpu', 'cuda' or another device that torch knows"),
+        ({"device": 1.5}, ValueError, "device=1.5: must be 'cpu'"),
+        ({"bf16": "yes"}, TypeError, "bf16='yes': must be True or False"),
+        ({"progress": 1}, TypeError, "progress=1: must be True or False"),
+        ({"seed": -1}, ValueError, "seed=-1: must be an integer of at least 0"),
+        ({"seed": 0.5}, TypeError, "seed=0.5: must be an integer"),
+        ({"scop": "global"}, TypeError, "scop='global': no such option; is it scope?"),
+        ({"output_folder": "runs"}, TypeError, "output_folder='runs': no such option"),
+        ({"learning": 3}, TypeError, "learning=3: no such option"),
+    ],
+)
+def test_options_that_are_none(encoder, task, options, error, message):
+    with pytest.raises(error, match=f"^{re.escape(message)}"):
+        run(encoder, task, **options)
+
+
+def test_a_device_that_is_none(monkeypatch):
+    monkeypatch.setenv("MVP_LITE_DEVICE", "gpu")
+    with pytest.raises(ValueError, match=r"^MVP_LITE_DEVICE='gpu': must be 'cpu'"):
+        mvp.train.default_device()
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ValueError, match=r"^device='cuda': torch sees no CUDA device"):
+        mvp.train._device("device", "cuda")

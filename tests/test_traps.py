@@ -210,7 +210,8 @@ def test_an_overflow_is_skipped_whole(method, is_fused, device):
     assert all(bool(layer.master.isfinite().all()) for layer in layers(pruner))
 
 
-def test_found_inf_and_grad_scale_set_by_hand(device):
+def test_found_inf_and_grad_scale_set_by_hand(device, monkeypatch):
+    monkeypatch.setattr("mvp_lite.pruner._STEPS_BETWEEN_CHECKS", 1)  # as on a CPU
     net, opt, pruner = fused(device)
     train(net, opt, range(8))
     before = snapshot(pruner)

@@ -179,7 +179,7 @@ def _run(study: Mechanism, task: Task, recipe: str, density: float, seed: int) -
         scheduler = warmup_and_decay(optimizer, steps)
         for done, loss, *_ in train_steps(model, optimizer, scheduler, pruner, None, batches, 1.0, device, study.bf16):
             step = done + 1
-            losses.append(loss)
+            losses.append(float(loss))
             if step not in look:
                 continue
             found = _measure(model, pruner, fixed, task, step) | {"train_loss": sum(losses) / len(losses)}
