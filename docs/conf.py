@@ -10,6 +10,7 @@ import sys
 import tempfile
 from importlib.util import find_spec
 from pathlib import Path
+from posixpath import normpath
 
 import nbformat
 from docutils import nodes
@@ -69,9 +70,9 @@ def read(app, name, source):
         notebook.cells = [shown for cell in notebook.cells for shown in on_screen(cell)]
         head, file = notebook.cells[0], f"{Path(name).name}.ipynb"
         colab = re.search(r"\[!\[Open in Colab\]\(.+?\)\]\((.+?)\)", head.source)  # its image is on another host
-        ways = f"{{download}}`download this notebook <{file}>`" + (
-            f", or [open it in Colab]({colab[1]})" if colab else ""
-        )
+        ways = f"{{download}}`download this notebook <{file}>`"
+        if colab:
+            ways += f", or [open it in Colab]({colab[1]})"
         head.source = f"{address.without_badge(head.source).rstrip()}\n* **To run it**: {ways}"
         source[0] = nbformat.writes(notebook)
     elif name == "README":
@@ -93,7 +94,7 @@ def contents(readme):
         + ["Notation <notebooks/guide/notation>"],
         "Documentation": [
             "All pages <docs/README>",
-            *(f"{title} <docs/{path}>" for title, path in pages),
+            *(f"{title} <{normpath(f'docs/{path}')}>" for title, path in pages),
             "Contributing <CONTRIBUTING>",
         ],
         "Data": ["data/README", "data/results/README", "data/paper/README"],
