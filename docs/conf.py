@@ -69,7 +69,7 @@ def read(app, name, source):
         notebook = nbformat.reads(source[0], as_version=4)
         notebook.cells = [shown for cell in notebook.cells for shown in on_screen(cell)]
         head, file = notebook.cells[0], f"{Path(name).name}.ipynb"
-        colab = re.search(r"\[!\[Open in Colab\]\(.+?\)\]\((.+?)\)", head.source)  # its image is on another host
+        colab = re.search(r"\[!\[Open in Colab\]\(.+?\)\]\((.+?)\)", head.source)
         ways = f"{{download}}`download this notebook <{file}>`"
         if colab:
             ways += f", or [open it in Colab]({colab[1]})"
