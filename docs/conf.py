@@ -10,7 +10,6 @@ import sys
 import tempfile
 from importlib.util import find_spec
 from pathlib import Path
-from posixpath import normpath
 
 import nbformat
 from docutils import nodes
@@ -94,7 +93,7 @@ def contents(readme):
         + ["Notation <notebooks/guide/notation>"],
         "Documentation": [
             "All pages <docs/README>",
-            *(f"{title} <{normpath(f'docs/{path}')}>" for title, path in pages),
+            *(f"{title} <docs/{path}>" for title, path in pages),
             "Contributing <CONTRIBUTING>",
         ],
         "Data": ["data/README", "data/results/README", "data/paper/README"],
