@@ -179,6 +179,67 @@ def test_repr():
     assert "0.2 at the end" in repr(pruner)
 
 
+def test_the_diagnosis_gets_what_the_run_has_seen(monkeypatch):
+    net, opt, pruner = make()
+    losses = train(net, opt, range(5))
+    monkeypatch.setattr(mvp.pruner, "Diagnosis", lambda *given: given)
+    changes, advice = pruner._mask_changes, pruner.method.advice()
+    found = pruner.diagnosis(losses, score=90.0, baseline=50.0, examples=70, constant_share=0.6)
+    assert found == (losses, changes.densities, changes.changed, 90.0, 50.0, 70, 0.6, advice)
+    assert len(changes.densities) == 5
+
+
+def test_the_controller_gets_density_and_number_of_scores(monkeypatch):
+    net, opt, pruner = make("soft_movement")
+    given = []
+    monkeypatch.setattr(pruner.method, "update_penalty", lambda *values: given.append(values))
+    train(net, opt, range(12), after=lambda: given.append((pruner.steps_done, pruner.density, 384)))
+    assert given[::2] == given[1::2] and given[-1][1] < 1.0
+
+
+def test_a_maker_of_groups_sees_the_model():
+    seen = []
+
+    def maker(model, matrices):
+        seen.append((model, [matrix.name for matrix in matrices]))
+        return mvp.groups.weights(model, matrices)
+
+    net = Net()
+    mvp.Pruner(net, density=0.5, total_steps=20, groups=maker)
+    assert seen == [(net, list(SIZES))]
+
+
+def test_scores_and_weights_move_in_one_direction():
+    def optimizer(maximize):
+        return lambda parameters: torch.optim.SGD(parameters, lr=0.1, maximize=maximize)
+
+    for maximize in (True, False):
+        net = Net()
+        make(net=net, optimizer=optimizer(maximize)(net.parameters()), score_optimizer=optimizer(maximize))
+        net = Net()
+        with pytest.raises(ValueError, match="must both minimize or both maximize"):
+            make(net=net, optimizer=optimizer(maximize)(net.parameters()), score_optimizer=optimizer(not maximize))
+
+
+@pytest.mark.parametrize(("on_cpu", "expected"), [(True, [*range(8)]), (False, [0, 3, 6])])
+def test_steps_at_which_gradients_are_checked(on_cpu, expected, monkeypatch):
+    net, opt, pruner = make()
+    checked = []
+    monkeypatch.setattr(mvp.pruner, "_STEPS_BETWEEN_CHECKS", 3)
+    monkeypatch.setattr(pruner, "_on_cpu", lambda: on_cpu)
+    monkeypatch.setattr(pruner, "_check_gradients", lambda: checked.append(pruner.steps_done))
+    train(net, opt, range(8))
+    assert checked == expected
+
+
+def test_whether_a_pruner_is_at_work():
+    net, _, pruner = make()
+    assert mvp.pruner.prunes(net) and mvp.pruner.prunes(net.blocks[0]) and not mvp.pruner.prunes(net.head)
+    assert not mvp.pruner.prunes(Net())
+    pruner.finalize(early=True)
+    assert not mvp.pruner.prunes(net)
+
+
 def test_soft_movement_follows_threshold_and_penalty():
     """lambda(t) = lambda * tau(t) / tau: both on the cubic schedule, from 0."""
     net, opt, pruner = make("soft_movement", penalty=40.0, threshold=0.3, score_lr=0.5)
@@ -419,6 +480,7 @@ def test_a_copied_model_does_not_sample():
     held = copied.blocks[0].weight.detach().clone()
     loss_of(copied.train(), 0)
     assert torch.equal(copied.blocks[0].weight, held) and not pruner._sampled
+    assert torch.equal(copied.state_dict()["blocks.0.weight"], held)
 
 
 # -- save and resume --------------------------------------------------------------------------------------------------
@@ -464,6 +526,27 @@ def test_state_of_the_pruner_alone():
     other.load_state_dict(copy.deepcopy(pruner.state_dict()))
     assert same(snapshot(pruner), snapshot(other))
     assert torch.equal(net.blocks[0].weight, net2.blocks[0].weight)
+
+
+def test_names_in_a_saved_state():
+    """Files that exist have them."""
+    _, _, pruner = make("l0", score_optimizer=torch.optim.AdamW)
+    names = "settings steps_done master scores method mask_changes score_optimizer"
+    assert set(pruner.state_dict()) == set(names.split())
+    assert set(make("movement")[2].state_dict()) == set(names.split()) - {"score_optimizer"}
+    names = "method scope final_density initial_density total_steps warmup_steps cooldown_steps schedule threshold"
+    assert list(pruner.settings()) == [*names.split(), "min_density", "penalty", "magnitude_init", "seed"]
+
+
+def test_a_loaded_state_is_copied():
+    _, _, pruner = make("movement")
+    state = copy.deepcopy(pruner.state_dict())
+    pruner.load_state_dict(state)
+    before = snapshot(pruner)
+    for tensors in (state["scores"], state["master"]):
+        for tensor in tensors.values():
+            tensor.add_(1.0)
+    assert same(before, snapshot(pruner))
 
 
 def test_numbers_from_numpy_stay_loadable(tmp_path):
