@@ -255,7 +255,7 @@ def test_no_machine_paths_or_registry_hosts() -> None:
 EQUATIONS = {
     "G * W": (r"\bG \* W\b|\bgrad \* \w*(master|weight|W)\b|\bW \* G\b", "scores"),
     "|W|": (r"\b(W|master|weight)(\.detach\(\))?\.abs\(\)", "scores"),
-    "gate (1 - gate)": (r"\(1(\.0)? - gate\)", "scores masks"),
+    "gate (1 - gate)": (r"\(1(\.0)? - (gate|mask)\)", "scores masks"),
     "hard concrete": (r"HARD_CONCRETE", "masks scores methods"),
     "top-v": (r"\bargsort\(descending=True, stable=True\)|np\.partition", "_selection"),
     "straight-through": (r"torch\.autograd\.Function", "masks"),
