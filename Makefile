@@ -56,7 +56,8 @@ test: lint
 # What a sum rounds to depends on the kernel and on the number of threads; no test may depend on that.
 # Tests of figures, of files and of text do not depend on them anyway, and of threads only tests of numbers may.
 TEXT := $(addprefix --ignore=,$(wildcard tests/test_figures*.py) $(addprefix tests/test_,$(addsuffix .py,api browser \
-checkpoints contributing data language latency mutants onnx project readme replay saving shrunk_files site sparse targets widgets)))
+checkpoints contributing data language latency mutants onnx project readme replay robustness saving shrunk_files site sliders sparse \
+targets widgets)))
 NUMBERS := $(addprefix tests/test_,$(addsuffix .py,anatomy budgets csr diagnosis distill equations gradient_free groups \
 hold mask_search masks matrices methods oracle penalty_control precision_compile pruner pruning_callback schedule scores shrink \
 swaps train trainer traps))
@@ -68,7 +69,7 @@ test-processors: $(READY)
 # Constraints for pip: the ranges of pyproject.toml, and their lower bounds.
 build/newest.txt: pyproject.toml
 	@mkdir -p build
-	sed -n 's/^ *"\([A-Za-z_-]*>=.*,<.*\)",$$/\1/p' $< > $@
+	sed -n 's/^ *"\([A-Za-z0-9_-]*>=.*,<.*\)",$$/\1/p' $< > $@
 build/lowest.txt: build/newest.txt
 	sed 's/>=\(.*\),.*/==\1/' $< > $@
 

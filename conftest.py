@@ -9,6 +9,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# The same cases in every run; `--hypothesis-profile thorough` draws others, twenty times as many.
+settings.register_profile(
+    "same", derandomize=True, database=None, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.register_profile("thorough", settings.get_profile("same"), derandomize=False, max_examples=2000)
+settings.load_profile("same")
 
 # Before anything imports huggingface_hub, which reads these once. Notebook kernels and xdist workers inherit them.
 os.environ["HF_HUB_OFFLINE"] = "1"

@@ -18,7 +18,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_output
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from mvp_lite.course import editions  # noqa: E402
+from mvp_lite.course import address, editions  # noqa: E402
 
 project = "mvp_lite"
 html_title = project
@@ -28,6 +28,7 @@ extensions = ["myst_nb", "sphinx.ext.mathjax"]
 root_doc = "README"
 include_patterns = [
     "README.md",
+    "CONTRIBUTING.md",
     "data/**README.md",
     "docs/*.md",
     "notebooks/*.ipynb",
@@ -41,6 +42,7 @@ nb_output_stderr = "remove"
 
 html_theme = "furo"
 html_static_path = ["_static"]
+html_favicon = "_static/icon.svg"  # without one, browsers ask for a file that is not there
 html_css_files = ["site.css"]
 html_copy_source = False
 html_use_index = False
@@ -65,8 +67,12 @@ def read(app, name, source):
     if app.env.doc2path(name).suffix == ".ipynb":
         notebook = nbformat.reads(source[0], as_version=4)
         notebook.cells = [shown for cell in notebook.cells for shown in on_screen(cell)]
-        file = f"{Path(name).name}.ipynb"
-        notebook.cells[0].source += f"\n* **To run it**: {{download}}`download this notebook <{file}>`"
+        head, file = notebook.cells[0], f"{Path(name).name}.ipynb"
+        colab = re.search(r"\[!\[Open in Colab\]\(.+?\)\]\((.+?)\)", head.source)
+        ways = f"{{download}}`download this notebook <{file}>`"
+        if colab:
+            ways += f", or [open it in Colab]({colab[1]})"
+        head.source = f"{address.without_badge(head.source).rstrip()}\n* **To run it**: {ways}"
         source[0] = nbformat.writes(notebook)
     elif name == "README":
         source[0] += "\n\n" + contents(source[0])
@@ -85,7 +91,11 @@ def contents(readme):
     parts = {
         "Course": [f"{number} · {title} <{path}>" for number, title, path in notebooks]
         + ["Notation <notebooks/guide/notation>"],
-        "Documentation": ["All pages <docs/README>", *(f"{title} <docs/{path}>" for title, path in pages)],
+        "Documentation": [
+            "All pages <docs/README>",
+            *(f"{title} <docs/{path}>" for title, path in pages),
+            "Contributing <CONTRIBUTING>",
+        ],
         "Data": ["data/README", "data/results/README", "data/paper/README"],
     }
     return "\n\n".join(
@@ -100,6 +110,8 @@ def on_screen(cell):
         answer = new_code_cell(editions.filled(cell.source), outputs=cell.outputs)
         fold(answer, "hide-input", "Answer")
         return [new_code_cell(editions.blank(cell.source)), answer]
+    if cell.source == address.published(ROOT).install_cell:
+        fold(cell, "hide-input", "Installation")
     if cell.cell_type == "code" and (checks := CHECKED.findall(cell.source)):
         texts = "".join(out.get("text", "") for out in cell.outputs)
         numbers = ", ".join(number if exercise else f"({number})" for exercise, number in checks)

@@ -66,6 +66,7 @@ class Checkpoints:
             file.flush()
             os.fsync(file.fileno())  # else a power failure could leave the new name with half of the content
         part.replace(path)
+        _flush_names(self.folder)  # before the older ones go
         for old in [*self.files()[_KEPT:], *self.folder.glob("checkpoint-*.partial")]:
             old.unlink(missing_ok=True)
 
@@ -85,19 +86,20 @@ class Checkpoints:
             warnings.warn(text, UserWarning, stacklevel=3)
             return None
         for path in files:
-            with path.open("rb") as file:
-                try:
+            try:
+                with path.open("rb") as file:
                     if broken := zipfile.ZipFile(file).testzip():  # torch.load does not look at the checksums
                         raise zipfile.BadZipFile(f"{broken} does not have its checksum")
                     file.seek(0)
                     with torch.serialization.safe_globals(_NUMPY):
                         state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
-                except MemoryError:
-                    raise
-                except Exception as error:  # whatever a damaged file leads to
-                    text = f"{path} is damaged ({str(error).partition(chr(10))[0]}); trying the one before"
-                    warnings.warn(text, UserWarning, stacklevel=3)
-                    continue
+                _check_content(path, state)
+            except MemoryError:
+                raise
+            except Exception as error:  # whatever a damaged file leads to
+                text = f"{path} is damaged ({str(error).partition(chr(10))[0]}); trying the one before"
+                warnings.warn(text, UserWarning, stacklevel=3)
+                continue
             self._check(path, state["settings"], settings)
             return state
         raise OSError(f"output_dir={str(self.folder)!r}: none of its {len(files)} checkpoints can be read")
@@ -109,6 +111,25 @@ class Checkpoints:
             pairs = ((name, reprlib.repr(saved.get(name)), reprlib.repr(here.get(name))) for name in names)
             what = "; ".join(f"{name}: saved {a}, here {b}" for name, a, b in pairs)
             raise ValueError(f"resume=True: {path} is of another run ({what})")
+
+
+def _check_content(path: Path, state: Any) -> None:
+    """Refuse what `save` did not write under this name: a renamed checkpoint would undo steps, or hide newer ones."""
+    parts = {"settings", "history", "evaluations", "seconds", "parts", "random"}
+    if not isinstance(state, dict) or not parts <= set(state):
+        raise ValueError("not a checkpoint of fine_prune")
+    if path.name != f"checkpoint-{len(state['history'])}.pt":
+        raise ValueError(f"it holds {len(state['history'])} steps, not those of its name")
+
+
+def _flush_names(folder: Path) -> None:
+    """Write the names of a folder's files to disk; Windows has no such call, and needs none."""
+    if os.name == "posix":
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def _save(state: dict[str, Any], file: IO[bytes]) -> None:

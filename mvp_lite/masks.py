@@ -189,7 +189,7 @@ def hard_concrete(scores: Tensor, uniform: Tensor) -> Tensor:
     Sanh et al. 2020, section 4).
     """
     low, high, temperature = HARD_CONCRETE
-    gate = (uniform.logit() + scores).div_(temperature).sigmoid_()
+    gate = uniform.logit().add_(scores).div_(temperature).sigmoid_()
     return (gate * (high - low)).add_(low).clamp_(0.0, 1.0)
 
 
@@ -200,8 +200,8 @@ def hard_concrete_gradient(mask: Tensor) -> Tensor:
     clamps the gradient is 0.
     """
     low, high, temperature = HARD_CONCRETE
-    inside = (mask * (1.0 - mask)).sign_()  # 0 at the clamps
-    return (mask - low).mul_(high - mask).mul_(inside).div_(temperature * (high - low))
+    product = (1.0 - mask).mul_(mask)  # 0 at the clamps; (M - l)(r - M) = M(1 - M) - lr, because l + r = 1
+    return (product - low * high).mul_(product.sign_()).div_(temperature * (high - low))
 
 
 def hard_concrete_test_mask(scores: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ one entry for each group of weights that shares a score; without groups that is 
 
 | class | scores S | mask M | gradient of S |
 |---|---|---|---|
-| `Magnitude` | $|W|$ | top-v | none |
+| `Magnitude` | $\lvert W\rvert$ | top-v | none |
 | `Movement` | learned | top-v | $G\odot W$ |
 | `SoftMovement` | learned | $\sigma(S)>\tau$ | $G\odot W+\lambda R'(S)$ |
 | `L0` | learned | hard-concrete gate | $G\odot W\odot f(S)+\lambda R'(S)$ |

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from contextlib import nullcontext
 from pathlib import Path
@@ -13,6 +14,8 @@ from torch import nn
 
 from mvp_lite.hub import ADVICE, connection, quiet
 from mvp_lite.paths import data_path
+from mvp_lite.structure.limits import build_on_meta
+from mvp_lite.structure.loading import check_files
 from mvp_lite.tasks.task import Task
 from mvp_lite.tokenizer import tokenizer_for
 
@@ -20,7 +23,7 @@ __all__ = ["load_model", "tokenizer_for"]
 
 
 def load_model(name_or_path: str | Path, task: Task, *, pretrained: bool = True, seed: int = 0) -> Any:
-    """A transformers model in float32 on the CPU, with the head that `task` needs.
+    """A transformers model in float32 on the CPU, with the head that `task` needs. No code of a folder is executed.
 
     One for the classes of a text, the tags of its words, or the ends of an answer. A regression task gets a head of one
     output, trained by mean squared error; where the task does not fix the scale (`make_task`), a new head starts at the
@@ -36,7 +39,9 @@ def load_model(name_or_path: str | Path, task: Task, *, pretrained: bool = True,
         TypeError: no task.
         FileNotFoundError: a folder that does not exist.
         OSError: a hub name that cannot be reached.
-        ValueError: a checkpoint without the encoder's weights or with a head of another size.
+        ValueError: a checkpoint without the encoder's weights or with a head of another size; a damaged file, or one
+            that asks for far more memory than its weights need; a model with code of its own (load it with
+            transformers and pass the model).
     """
     import transformers
     from transformers import AutoConfig
@@ -52,23 +57,34 @@ def load_model(name_or_path: str | Path, task: Task, *, pretrained: bool = True,
     auto: Any = getattr(transformers, _HEADS[task.task_type])
     online = nullcontext() if os.path.isdir(where) else connection()
     with quiet(), torch.random.fork_rng(devices=[]), torch.device("cpu"):
-        torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed the GPUs too
         try:
             with online:
-                config = AutoConfig.from_pretrained(where, **labels)
+                # Before the configuration is used: it might ask for all memory. Other formats than safetensors pass.
+                stored = check_files(where) if os.path.isdir(where) else None
+                config = AutoConfig.from_pretrained(where, trust_remote_code=False, **labels)
                 if getattr(config, "pad_token_id", None) is None:
                     config.pad_token_id = getattr(config, "eos_token_id", None)
+                if pretrained and stored is not None:
+                    empty = copy.deepcopy(config)
+                    build_on_meta(lambda: auto.from_config(empty, trust_remote_code=False), stored)
+                torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed the GPUs too
                 if pretrained:
                     model, info = auto.from_pretrained(
                         where, config=config, dtype=torch.float32, output_loading_info=True,
-                        ignore_mismatched_sizes=True,
+                        ignore_mismatched_sizes=True, trust_remote_code=False,
                     )  # fmt: skip
                     _check_loaded(str(name_or_path), model, info)
                     new_head = any(key.rpartition(".")[0] == _head(model)[0] for key in info["missing_keys"])
                 else:
-                    model, new_head = auto.from_config(config, dtype=torch.float32), True
+                    model, new_head = auto.from_config(config, dtype=torch.float32, trust_remote_code=False), True
         except OSError as error:
             raise OSError(f"name_or_path={str(name_or_path)!r} cannot be loaded. {ADVICE} ({error})") from error
+        except MemoryError:
+            raise
+        except Exception as error:  # whatever a damaged or foreign file leads to in transformers
+            if str(error).startswith("name_or_path="):
+                raise
+            raise ValueError(f"name_or_path={str(name_or_path)!r} cannot be loaded: {error}") from error
     if new_head:
         _scale_head(model, task)
     model.mvp_lite_loaded = {"pretrained": pretrained, "seed": seed}  # for the card of a saved run

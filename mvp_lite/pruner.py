@@ -354,8 +354,9 @@ class Pruner:
         grads = {matrix.name: matrix.weight.grad for matrix in self.matrices if matrix.weight.grad is not None}
         if not grads:
             return
-        clipped = self._norm is not None and not any(matrix.new_gradient() is not None for matrix in self.matrices)
-        norm = self._norm if clipped else torch.nn.utils.get_total_norm(grads.values())
+        norm = self._norm
+        if norm is None or any(matrix.new_gradient() is not None for matrix in self.matrices):
+            norm = torch.nn.utils.get_total_norm(grads.values())
         if not math.isfinite(float(norm)):
             for name, G in grads.items():
                 if not bool(G.isfinite().all()):
@@ -370,14 +371,11 @@ class Pruner:
         last, self._checked_step = self._checked_step, self.steps_done
         if last == self.steps_done or self._on_cpu():
             return  # what was said once is not said again, so that finalize() can follow
-        tensors = {f"the weights of {matrix.name}": matrix.master for matrix in self.matrices}
-        tensors |= {
-            f"the scores of {group.name}": group.scores.data for group in self.groups if group.scores is not None
-        }
+        tensors = {f"{matrix.name}.weight": matrix.master for matrix in self.matrices}
+        tensors |= {f"scores of {group.name}": group.scores.data for group in self.groups if group.scores is not None}
         found = read_together([tensor.min().isnan() for tensor in tensors.values()])
-        for name, has_nan in zip(tensors, found, strict=True):
-            if has_nan:
-                raise ValueError(f"{name} contain NaN by step {self.steps_done}: lower the learning rate or clip")
+        if names := [name for name, has_nan in zip(tensors, found, strict=True) if has_nan]:
+            raise ValueError(f"NaN by step {self.steps_done} in {some_names(names)}: lower the learning rate or clip")
 
     def _set_gradients(self, grad_scale: Tensor | None = None) -> None:
         """From G, in `weight.grad`, make the gradients of S (with its penalty) and of W, once per backward pass."""

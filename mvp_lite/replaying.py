@@ -2,23 +2,41 @@
 
 from __future__ import annotations
 
+import inspect
 import json
-from collections.abc import Mapping
+import reprlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from mvp_lite.groups import find_described
 from mvp_lite.models import load_model
+from mvp_lite.pruner import Pruner
 from mvp_lite.storage.card import FORMAT
-from mvp_lite.storage.record import versions
+from mvp_lite.storage.record import WITHOUT_EFFECT, versions
 from mvp_lite.tasks import TASKS, load_task
 from mvp_lite.train import Result, fine_prune
 
 __all__ = ["Replay", "replay"]
 
+#: what a card of `fine_prune` has, and of which type
+_FIELDS: dict[str, type | tuple[type, ...]] = {
+    "base_model": dict, "task": dict, "arguments": dict, "not_recorded": dict, "settings": dict, "versions": dict,
+    "score": (int, float), "density": (int, float), "examples": (int, type(None)),
+    "standard_error": (int, float, type(None)),
+}  # fmt: skip
+#: and the entries in them that decide what is loaded and run
+_ENTRIES: dict[tuple[str, str], type | tuple[type, ...]] = {
+    ("base_model", "name"): (str, type(None)), ("task", "name"): str, ("settings", "steps"): int,
+    ("settings", "lr"): (int, float),
+}  # fmt: skip
+#: arguments of `fine_prune` that no card has: they would name files and objects
+_NEVER = (*WITHOUT_EFFECT, "model", "task", "validation", "metric", "options")
 #: relative difference of two densities that feedback may leave on another processor
 _DENSITY = 0.02
 
@@ -79,26 +97,65 @@ def replay(
     missing = [f"{name} (it was {what})" for name, what in card["not_recorded"].items() if name not in given]
     if missing:
         raise ValueError(f"{path} cannot hold {', '.join(missing)}: give it as replay(path, name=...)")
-    task = _load_task(card["task"], data_dir) if task is None else task
-    start = model if isinstance(model, nn.Module) else _load_model(card["base_model"], task, model)
-    arguments = {**card["arguments"], **given}
-    arguments |= {name: card["settings"][name] for name in ("steps", "lr")}  # a later default may be another
-    if "groups" in arguments:
-        arguments["groups"] = find_described(arguments["groups"])
-    result = fine_prune(start, task, progress=progress, **arguments)
-    return _compare(card, result)
+    with _named(path):
+        task = _load_task(card["task"], data_dir) if task is None else task
+        start = model if isinstance(model, nn.Module) else _load_model(card["base_model"], task, model)
+        arguments = {**card["arguments"], **given}
+        arguments |= {name: card["settings"][name] for name in ("steps", "lr")}  # a later default may be another
+        if "groups" in arguments:
+            arguments["groups"] = find_described(arguments["groups"])
+        result = fine_prune(start, task, progress=progress, **arguments)
+        return _compare(card, result)
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Whatever a card with odd values leads to is a ValueError that names the card."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, RuntimeError) as error:
+        reason = f"lacks {error}" if isinstance(error, KeyError) else str(error)
+        raise ValueError(f"path={str(path)!r}: {reason}") from error
 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
         card = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"path={str(path)!r} is not JSON ({error})") from error
     if not isinstance(card, dict) or card.get("format") != FORMAT:
         raise ValueError(f"path={str(path)!r} is not a card of a saved model: it lacks 'format': {FORMAT!r}")
     if "arguments" not in card:
         raise ValueError(f"path={str(path)!r}: this model was trained in another loop than fine_prune; repeat that one")
+    _check(card, path)
     return card
+
+
+def _check(card: Mapping[str, Any], path: Path) -> None:
+    """Refuse entries of another type, and arguments that no card has."""
+
+    def refuse(name: str, value: Any, must: str) -> None:
+        raise ValueError(f"path={str(path)!r}: {name}={reprlib.repr(value)}: must be {must}")
+
+    found = {name: (card.get(name), allowed) for name, allowed in _FIELDS.items()}
+    for name, (value, allowed) in found.items():
+        if not isinstance(value, allowed) or isinstance(value, bool):
+            refuse(name, value, _type_names(allowed))
+    for (part, name), allowed in _ENTRIES.items():
+        value = card[part].get(name)
+        if not isinstance(value, allowed) or isinstance(value, bool):
+            refuse(f"{part}.{name}", value, _type_names(allowed))
+    known = {*inspect.signature(fine_prune).parameters, *inspect.signature(Pruner).parameters} - set(_NEVER)
+    for name in {**card["arguments"], **card["not_recorded"]}:
+        if name not in known:
+            refuse("arguments", name, "arguments of fine_prune that a card can have")
+
+
+def _type_names(allowed: type | tuple[type, ...]) -> str:
+    names = {dict: "an object", str: "a string", int: "an integer", float: "a number", type(None): "null"}
+    return " or ".join(names[one] for one in (allowed if isinstance(allowed, tuple) else (allowed,)))
 
 
 def _fill_tokenizer(card: Mapping[str, Any], folder: Path, given: dict[str, Any]) -> None:

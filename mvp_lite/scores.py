@@ -90,7 +90,7 @@ def soft_penalty_gradient(S: Tensor, matrices: int) -> Tensor:
     $\frac{\sigma(S)(1-\sigma(S))}{\text{matrices}\cdot\text{numel}}$, to be multiplied by $\lambda$.
     """
     gate = torch.sigmoid(S)
-    return (gate * (1.0 - gate)).div_(matrices * S.numel())
+    return (1.0 - gate).mul_(gate).div_(matrices * S.numel())
 
 
 def l0_penalty_gradient(S: Tensor, matrices: int) -> Tensor:

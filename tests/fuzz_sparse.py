@@ -6,13 +6,9 @@ tests/test_sparse.py runs a few hundred. "Forged" damage has right checksums, as
 
 from __future__ import annotations
 
-import argparse
 import json
 import random
-import resource
-import shutil
 import struct
-import tempfile
 import zlib
 from collections import Counter
 from pathlib import Path
@@ -21,31 +17,13 @@ from typing import Any
 import numpy as np
 import torch
 import transformers as hf
+from fuzzing import ODD, command, fuzz
 
 import mvp_lite as mvp
 from mvp_lite.storage.index import FILE, json_checksum
 from mvp_lite.storage.positions import encode
 
 Parts = dict[str, tuple[str, list[int], bytes]]
-ODD: list[Any] = [
-    0,
-    1,
-    -1,
-    2**31,
-    2**63,
-    10**30,
-    1.5,
-    "x",
-    "",
-    None,
-    True,
-    [],
-    [1],
-    {},
-    {"a": 1},
-    float("nan"),
-    "../../x",
-]
 
 
 def read_parts(path: Path) -> tuple[Parts, dict[str, Any]]:
@@ -246,49 +224,24 @@ def state(model: Any) -> dict[str, bytes]:
     return {n: str(x.dtype).encode() + x.detach().reshape(-1).view(torch.uint8).numpy().tobytes() for n, x in named}
 
 
-def fuzz(count: int, seed: int, folder: Path) -> tuple[dict[str, Counter[str]], list[str]]:
+def run_all(count: int, seed: int, folder: Path) -> tuple[dict[str, Counter[str]], list[str]]:
     """Damage `count` files. Returns for each way how many were refused and read, and what went wrong."""
+    hf.utils.logging.set_verbosity_error()
     intact, expected = [], []
     for values, model in models().items():
         intact.append(folder / values)
         mvp.save_sparse(model, intact[-1], values)
         expected.append(state(mvp.load_sparse(intact[-1])))
-    counts: dict[str, Counter[str]] = {way.__name__: Counter() for way in WAYS}
-    problems = []
-    for number in range(count):
-        rng, way = random.Random(f"{seed} {number}"), WAYS[number % len(WAYS)]
-        which = number // len(WAYS) % len(intact)
-        damaged = folder / "damaged"
-        shutil.copytree(intact[which], damaged, dirs_exist_ok=True)
-        way(damaged, rng)
-        try:
-            right = state(mvp.load_sparse(damaged)) == expected[which]
-            outcome = "read right" if right else "READ WRONG"
-        except (ValueError, OSError) as error:
-            named = any(str(damaged / name) in str(error) for name in (FILE, "config.json", "generation_config.json"))
-            outcome = "refused" if named and len(str(error)) > len(str(damaged)) + 30 else f"UNCLEAR: {error}"
-        except BaseException as error:
-            outcome = f"{type(error).__name__}: {error}"
-        counts[way.__name__][outcome if outcome in ("refused", "read right") else "wrong"] += 1
-        if outcome not in ("refused", "read right"):
-            problems.append(f"{way.__name__}, number {number} of seed {seed}: {outcome}")
-    return counts, problems
 
+    def read(damaged: Path, which: int) -> bool:
+        return state(mvp.load_sparse(damaged)) == expected[which]
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("count", type=int, nargs="?", default=10_000)
-    parser.add_argument("--seed", type=int, default=1)
-    args = parser.parse_args()
-    hf.utils.logging.set_verbosity_error()
-    with tempfile.TemporaryDirectory() as folder:
-        counts, problems = fuzz(args.count, args.seed, Path(folder))
-    for way, count in counts.items():
-        print(f"{way:34}{count['refused']:6} refused {count['read right']:6} read right {count['wrong']:6} wrong")
-    print(*problems[:20], sep="\n")
-    print(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB")
-    raise SystemExit(bool(problems))
+    def named(damaged: Path, message: str) -> bool:
+        files = (FILE, "config.json", "generation_config.json")
+        return any(str(damaged / name) in message for name in files) and len(message) > len(str(damaged)) + 30
+
+    return fuzz(count, seed, folder, intact, WAYS, read, named)
 
 
 if __name__ == "__main__":
-    main()
+    command(run_all, 10_000, __doc__)

@@ -22,8 +22,8 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 # A file imports only from files above it.
 ORDER = """
 paths hub tokenizer _selection masks scores schedule settings layers penalty_control methods structure.units
-storage.checksums structure.shrinking structure.loading structure targets matrices hold groups budgets forward
-diagnosis report pruner
+storage.checksums structure.shrinking structure.limits structure.loading structure targets matrices hold groups
+budgets forward diagnosis report pruner
 tasks.toy.language tasks.toy.pretraining tasks.toy tasks.specs tasks.spans tasks.entities tasks.sources tasks.files
 tasks.reading tasks.columns tasks.encoding tasks.evaluation tasks.task tasks.loading tasks.loaders tasks models
 distill storage.csr storage.onnx storage.positions storage.index storage.building storage.sparse
@@ -255,7 +255,7 @@ def test_no_machine_paths_or_registry_hosts() -> None:
 EQUATIONS = {
     "G * W": (r"\bG \* W\b|\bgrad \* \w*(master|weight|W)\b|\bW \* G\b", "scores"),
     "|W|": (r"\b(W|master|weight)(\.detach\(\))?\.abs\(\)", "scores"),
-    "gate (1 - gate)": (r"\(1(\.0)? - gate\)", "scores masks"),
+    "gate (1 - gate)": (r"\(1(\.0)? - (gate|mask)\)", "scores masks"),
     "hard concrete": (r"HARD_CONCRETE", "masks scores methods"),
     "top-v": (r"\bargsort\(descending=True, stable=True\)|np\.partition", "_selection"),
     "straight-through": (r"torch\.autograd\.Function", "masks"),

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import torch
 import transformers as hf
-from fuzz_sparse import fuzz, read_parts, write_parts
+from fuzz_sparse import read_parts, write_parts
 from nets import Net
 from pages import ROOT, said, table, text
 from test_shrink import COMMON, FAMILIES, make
@@ -323,7 +323,8 @@ def rewrite(folder, change_config=None, change_index=None):
         ("num_hidden_layers", 900, "many more than the"),
         ("num_labels", 10**9, "num_labels=1000000000 is too large"),
         ("vocab_size", 10**12, "vocab_size=1000000000000 is too large"),
-        ("vocab_size", 10**9, "word_embeddings.weight has shape"),
+        ("vocab_size", 10**9, "parameters, the file "),
+        ("vocab_size", 999, "word_embeddings.weight has shape"),
         ("hidden_size", -24, "no BertForSequenceClassification can be built"),
         ("hidden_act", "no such", "no BertForSequenceClassification can be built"),
         ("architectures", ["pipeline"], "is not a model of transformers"),
@@ -374,14 +375,6 @@ def test_a_configuration_that_was_edited(toy):
     with pytest.raises(FileNotFoundError, match=r"config\.json"):
         mvp.load_sparse(toy)
     assert same_tensors(mvp.load_sparse(toy, model=copy.deepcopy(model)), model)
-
-
-def test_damaged_files_are_refused_or_read_right(tmp_path):
-    counts, problems = fuzz(400, seed=0, folder=tmp_path)
-    assert not problems, problems[:3]
-    assert (
-        all(count["refused"] for count in counts.values()) and sum(map(sum, map(dict.values, counts.values()))) == 400
-    )
 
 
 # --- what docs/deploy.md says -------------------------------------------------------------------------------------

@@ -108,14 +108,14 @@ def with_nan(method, monkeypatch):
     return net, opt, pruner
 
 
-NAN_BY = r"the weights of blocks\.1 contain NaN by step {}: lower the learning rate or clip"
+NAN_BY = r"NaN by step {} in {}.*: lower the learning rate or clip"
 LATE = ("magnitude", "movement", "l0", "random")  # soft movement reads its counts in each step
 
 
 @pytest.mark.parametrize("method", LATE)
 def test_nan_is_found_after_a_fixed_number_of_steps(method, monkeypatch):
     net, opt, pruner = with_nan(method, monkeypatch)
-    with pytest.raises(ValueError, match=NAN_BY.format(_STEPS_BETWEEN_CHECKS)):
+    with pytest.raises(ValueError, match=NAN_BY.format(_STEPS_BETWEEN_CHECKS, r"blocks\.0\.weight")):
         train(net, opt, range(4, 2 * _STEPS_BETWEEN_CHECKS))
     assert pruner.steps_done == _STEPS_BETWEEN_CHECKS
     pruner.finalize(early=True)  # what was said once does not keep the model from becoming plain
@@ -126,7 +126,7 @@ def test_nan_is_found_after_a_fixed_number_of_steps(method, monkeypatch):
 @pytest.mark.parametrize("saving", ["state_dict", "finalize"])
 def test_nan_is_found_before_anything_is_saved(method, saving, monkeypatch):
     _, opt, pruner = with_nan(method, monkeypatch)
-    with pytest.raises(ValueError, match=NAN_BY.format(4)):
+    with pytest.raises(ValueError, match=NAN_BY.format(4, r"blocks\.1\.weight")):
         opt.state_dict() if saving == "state_dict" else pruner.finalize(early=True)
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 
 __all__ = ["Address", "publish", "published", "without_badge"]
 
-_COLAB = "https://colab.research.google.com"
 _BADGE = re.compile(r"\s*\[!\[Open in Colab\]\([^)]*\)\]\([^)]*\)")
 _TEXT = (".toml", ".md", ".cff", ".yml", ".yaml", ".json", ".py")
 
@@ -41,11 +40,9 @@ class Address:
         )
 
     def badge(self, notebook: str) -> str:
-        """Markdown of the image that opens a notebook of the course on Colab."""
-        page = (
-            f"{_COLAB}/github/{self.url.removeprefix('https://github.com/')}/blob/v{self.version}/notebooks/{notebook}"
-        )
-        return f"[![Open in Colab]({_COLAB}/assets/colab-badge.svg)]({page})"
+        """Markdown of the image that opens a notebook of the course on Colab; the image needs no network."""
+        page = f"github/{self.url.removeprefix('https://github.com/')}/blob/v{self.version}/notebooks/{notebook}"
+        return f"[![Open in Colab](../docs/open_in_colab.svg)](https://colab.research.google.com/{page})"
 
 
 def without_badge(text: str) -> str:

@@ -210,6 +210,6 @@ def _own_files(folder: Path) -> list[str]:
     """What an earlier save wrote there; nothing if there was none."""
     try:
         card = json.loads((folder / CARD).read_text(encoding="utf-8"))
-        return list(card["files"]) if card["format"] == FORMAT else []
-    except (OSError, ValueError, KeyError, TypeError):
+        return [name for name in card["files"] if isinstance(name, str)] if card["format"] == FORMAT else []
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return []

@@ -18,10 +18,10 @@ from mvp_lite.groups import describe
 from mvp_lite.methods import METHODS
 from mvp_lite.paths import data_path
 
-__all__ = ["describe_run", "describe_task", "hardware", "plain", "shown_name", "versions"]
+__all__ = ["WITHOUT_EFFECT", "describe_run", "describe_task", "hardware", "plain", "shown_name", "versions"]
 
 #: arguments of `fine_prune` that do not change what it computes
-_WITHOUT_EFFECT = ("device", "progress", "output_dir", "save_steps", "resume", "eval_steps")
+WITHOUT_EFFECT = ("device", "progress", "output_dir", "save_steps", "resume", "eval_steps")
 #: entries of each parameter that its digest looks at
 _SAMPLE = 2**12
 
@@ -39,7 +39,7 @@ def describe_run(arguments: Mapping[str, Any]) -> dict[str, Any]:
     given |= arguments.get("options", {})
     recorded, other = {}, {}
     for name, value in given.items():
-        if name in _WITHOUT_EFFECT or (name == "tokenizer" and value is None):
+        if name in WITHOUT_EFFECT or (name == "tokenizer" and value is None):
             continue
         if name == "groups":
             value = describe(value) or value

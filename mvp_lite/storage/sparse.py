@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from mvp_lite.storage.building import build
 from mvp_lite.storage.index import DTYPES, FILE, ROUNDED, Entry, Index, json_checksum, read_index, read_json
 from mvp_lite.storage.positions import decode, encode
+from mvp_lite.structure.limits import Stored
 from mvp_lite.structure.units import check_dense
 
 __all__ = ["VALUES", "load_sparse", "save_sparse"]
@@ -314,7 +315,9 @@ def _build(folder: Path, index: Index) -> Any:
                 "change the configuration, load, change model.config and save again"
             )
     widest = max((length for entry in index.tensors.values() for length in entry.shape), default=0)
-    model = build(contents["config.json"], folder / "config.json", len(index.tensors) + len(index.ties), widest)
+    numbers = sum(entry.size for entry in index.tensors.values())
+    stored = Stored(len(index.tensors) + len(index.ties), widest, numbers)
+    model = build(contents["config.json"], folder / "config.json", stored)
     model.config.name_or_path = model.name_or_path = str(folder)
     if "generation_config.json" in contents:
         from transformers import GenerationConfig

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 from contextlib import nullcontext
@@ -13,17 +14,20 @@ from torch import nn
 
 from mvp_lite.hub import connection
 from mvp_lite.storage.checksums import check_checksum
+from mvp_lite.structure.limits import Stored, build_on_meta, check_numbers, read_stored
 from mvp_lite.structure.shrinking import KEY, WEIGHTS_KEY, protect_saves
 from mvp_lite.structure.units import find_units
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["load_shrunk", "planned_sizes", "shrink_to"]
+__all__ = ["check_files", "load_shrunk", "planned_sizes", "shrink_to"]
 
 #: options that say where on the Hub, and in the cache, files are
 _PLACES = ("revision", "token", "cache_dir", "subfolder", "local_files_only", "force_download", "proxies")
-_OURS = ("trust_remote_code", "ignore_mismatched_sizes", "output_loading_info", "config", "state_dict")
+_OURS = (
+    "trust_remote_code", "ignore_mismatched_sizes", "output_loading_info", "config", "state_dict", "use_safetensors",
+)  # fmt: skip
 #: what save_sparse writes; `mvp_lite.storage.index`, which stands below this file, calls it FILE
 _SPARSE = "sparse.safetensors"
 #: tensors or files that an error names at most
@@ -34,7 +38,8 @@ def load_shrunk(folder: str | Path, **options: Any) -> PreTrainedModel:
     """Load what a shrunk model's `save_pretrained(folder)` wrote, as a model of the same class; also from the Hub.
 
     A folder without sizes in its `config.json` is loaded as it is. Every tensor must be there and fit; where the files
-    hold checksums (all that `mvp_lite` wrote), their content must be as it was. No code of the folder is ever executed.
+    hold checksums (all that `mvp_lite` wrote), their content must be as it was. Sizes are compared with the files
+    before anything is allocated. No code of the folder is ever executed, and no pickle opened: weights are safetensors.
 
     Args:
         folder: a folder, or a name on the Hub.
@@ -68,11 +73,13 @@ def load_shrunk(folder: str | Path, **options: Any) -> PreTrainedModel:
 
 def _load(folder: str | Path, options: dict[str, Any]) -> PreTrainedModel:
     places = {name: options[name] for name in _PLACES if name in options}
+    stored = check_files(folder, options.get("variant"), places)
+    if stored is None:
+        name = f"model.{options['variant']}" if options.get("variant") else "model"
+        raise FileNotFoundError(f"{folder} has no weights in {name}.safetensors, nor an index of several such files")
     config = _read_config(folder, places)
     architecture = _architecture(folder, config)
     plan = planned_sizes(folder, config)
-    for file in _weights(folder, options.get("variant"), places):
-        _intact(folder, file)
 
     built: Any = architecture
     if plan is not None:
@@ -83,9 +90,10 @@ def _load(folder: str | Path, options: dict[str, Any]) -> PreTrainedModel:
 
         built = type(architecture.__name__, (architecture,), {"__init__": build})
     try:
+        build_on_meta(lambda: built(copy.deepcopy(config)), stored)
         model, report = built.from_pretrained(
             folder, config=config, output_loading_info=True, ignore_mismatched_sizes=True, trust_remote_code=False,
-            **options,
+            use_safetensors=True, **options,
         )  # fmt: skip
     except (OSError, MemoryError, torch.OutOfMemoryError):
         raise
@@ -142,30 +150,51 @@ def planned_sizes(folder: str | Path, config: Any) -> dict[str, list[int]] | Non
     return plan
 
 
-def _weights(folder: str | Path, variant: str | None, places: dict[str, Any]) -> list[str]:
-    """Paths of the safetensors files; none if the weights are in another format, which stock loading then reads."""
+def check_files(folder: str | Path, variant: str | None = None, places: dict[str, Any] | None = None) -> Stored | None:
+    """Verify the checksums of a folder's safetensors files, and that `config.json` asks for no more than they hold.
+
+    Returns:
+        What the files hold; None if there are none.
+
+    Raises:
+        ValueError: a damaged file, or a number in `config.json` with which the memory would be filled.
+        OSError: a file that is missing or cannot be read.
+    """
+    files = _weights(folder, variant, places or {})
+    try:
+        for file in files:
+            check_checksum(file)
+        stored = read_stored(files)
+        if config := _find(folder, "config.json", places or {}):
+            check_numbers(json.loads(Path(config).read_text(encoding="utf-8")), config, stored)
+    except (ValueError, RecursionError) as error:
+        raise _refusal(folder, error) from error
+    return stored if files else None
+
+
+def _find(folder: str | Path, name: str, places: dict[str, Any], must_exist: bool = False) -> str | None:
     from transformers.utils.hub import cached_file
 
-    def find(name: str, must_exist: bool = False) -> str | None:
-        return cached_file(folder, name, _raise_exceptions_for_missing_entries=must_exist, **places)
+    return cached_file(folder, name, _raise_exceptions_for_missing_entries=must_exist, **places)
 
+
+def _weights(folder: str | Path, variant: str | None, places: dict[str, Any]) -> list[str]:
+    """Paths of the safetensors files; none if the weights are in another format."""
     name = f"model.{variant}" if variant else "model"
-    if file := find(f"{name}.safetensors"):
+    if file := _find(folder, f"{name}.safetensors", places):
         return [file]
-    if not (index := find(f"model.safetensors.index.{variant}.json" if variant else "model.safetensors.index.json")):
+    index = _find(
+        folder, f"model.safetensors.index.{variant}.json" if variant else "model.safetensors.index.json", places
+    )
+    if not index:
         return []
     try:
         shards = sorted(set(json.loads(Path(index).read_text(encoding="utf-8"))["weight_map"].values()))
-        return [str(find(shard, must_exist=True)) for shard in shards]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        if outside := [shard for shard in shards if Path(shard).name != shard or not shard.endswith(".safetensors")]:
+            raise ValueError(f"{outside[0]!r} is not the name of a safetensors file")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{folder}: {Path(index).name} does not say where the tensors are: {error}") from error
-
-
-def _intact(folder: str | Path, file: str) -> None:
-    try:
-        check_checksum(file)
-    except ValueError as error:
-        raise _refusal(folder, error) from error
+    return [str(_find(folder, shard, places, must_exist=True)) for shard in shards]
 
 
 def _complete(folder: str | Path, report: dict[str, Any]) -> None:
