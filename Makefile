@@ -28,7 +28,7 @@ help:
 	@echo "make test-processors  the tests as on other processors: other kernels, two threads"
 	@echo "make test-lowest | test-newest  the tests with the lowest or newest versions that pyproject.toml allows"
 	@echo "make test-gpu  the same tests and notebooks on CUDA"
-	@echo "make mutants   which changes of the core no test notices (half an hour; FILES=mvp_lite/schedule.py: a minute)"
+	@echo "make mutants   which changes of the core no test notices (an hour or two; FILES=mvp_lite/schedule.py: a minute)"
 	@echo "make student   write build/student: the notebooks without answers and outputs"
 	@echo "make teacher   write build/teacher: the guide, answers included"
 	@echo "make site      write build/site: notebooks and pages as a website that reads offline"
