@@ -16,6 +16,15 @@ def functions(name):
     return {prefix + node.name for prefix, body in scopes for node in body if isinstance(node, ast.FunctionDef)}
 
 
+def test_the_figures_for_contributors_are_those_of_the_record():
+    killed, tried = (sum(found[what] for found in FILES.values()) for what in ("killed", "mutants"))
+    least = min(100 * found["killed"] // found["mutants"] for found in FILES.values())
+    page = " ".join((ROOT / "CONTRIBUTING.md").read_text().split())
+    assert f"notice {killed:,} of {tried:,} planted errors on record ({100 * killed / tried:.0f} %)" in page
+    assert f"at least {least} % in each file. `tests/mutants.json` names the other {tried - killed}, each" in page
+    assert f"From `pruner.py`, {FILES['pruner']['mutants']} of {FILES['pruner']['of']} were drawn at random" in page
+
+
 def test_the_whole_core_is_on_record():
     assert list(FILES) == list(TESTS)
 
