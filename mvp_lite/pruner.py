@@ -354,8 +354,9 @@ class Pruner:
         grads = {matrix.name: matrix.weight.grad for matrix in self.matrices if matrix.weight.grad is not None}
         if not grads:
             return
-        clipped = self._norm is not None and not any(matrix.new_gradient() is not None for matrix in self.matrices)
-        norm = self._norm if clipped else torch.nn.utils.get_total_norm(grads.values())
+        norm = self._norm
+        if norm is None or any(matrix.new_gradient() is not None for matrix in self.matrices):
+            norm = torch.nn.utils.get_total_norm(grads.values())
         if not math.isfinite(float(norm)):
             for name, G in grads.items():
                 if not bool(G.isfinite().all()):
