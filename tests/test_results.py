@@ -589,6 +589,16 @@ def test_what_is_said_of_training_speed() -> None:
     assert times == f"{found['import mvp_lite over import torch']['mvp_lite']['ratio']:.2f}"
 
 
+def test_what_is_said_of_reads() -> None:
+    found = benchmark("results.json")["reads of a GPU around a step, 12 matrices"]
+    numbers = said(
+        "speed.md", r"soft movement reads (\d) times and L0 (\d) times,\s+and in the cool-down (\d) and (\d) times"
+    )
+    shown = [f"{name}, feedback{end}" for end in ("", ", cool-down") for name in ("soft_movement", "l0")]
+    assert list(map(int, numbers)) == [found.pop(name) for name in shown]
+    assert found.pop("soft_movement, fixed penalty") == 1 and set(found.values()) == {0}
+
+
 def test_what_is_said_of_smaller_models() -> None:
     found = benchmark("smaller.json")
     shapes = [row for name, row in found.items() if name.startswith("BERT")]
