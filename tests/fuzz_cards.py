@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import transformers as hf
-from fuzzing import ODD, command, fuzz
+from fuzzing import ODD, command, fuzz, shorten
 
 import mvp_lite as mvp
 from mvp_lite import replaying
@@ -73,8 +73,7 @@ def flip_bytes(folder: Path, rng: random.Random) -> None:
 
 
 def truncate(folder: Path, rng: random.Random) -> None:
-    data = (folder / CARD).read_bytes()
-    (folder / CARD).write_bytes(data[: rng.randrange(len(data))])
+    shorten(folder / CARD, rng)
 
 
 def nest(folder: Path, rng: random.Random) -> None:

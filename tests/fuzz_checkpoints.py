@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from fuzzing import command, fuzz
+from fuzzing import command, fuzz, shorten
 from test_checkpoints import SAVE, STOP, Parity, run
 
 from mvp_lite.checkpoints import Checkpoints
@@ -23,8 +23,7 @@ OLD, NEW = "checkpoint-4.pt", "checkpoint-8.pt"
 
 
 def truncate(folder: Path, rng: random.Random) -> None:
-    data = (folder / NEW).read_bytes()
-    (folder / NEW).write_bytes(data[: rng.randrange(len(data))])
+    shorten(folder / NEW, rng)
 
 
 def flip_bits(folder: Path, rng: random.Random) -> None:

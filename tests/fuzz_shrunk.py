@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 import transformers as hf
-from fuzzing import ODD, command, fuzz
+from fuzzing import ODD, change_bytes, command, fuzz, shorten
 from safetensors.torch import load_file, save_file
 from test_shrunk_files import pruned
 
@@ -59,22 +59,16 @@ def write(folder: Path, head: Any, body: bytes, forge: bool) -> None:
 # --- ways to damage ------------------------------------------------------------------------------------------------
 
 
-def flip_bytes(folder: Path, rng: random.Random, name: str = WEIGHTS) -> None:
-    data = bytearray((folder / name).read_bytes())
-    for _ in range(rng.choice([1, 1, 2, 8])):
-        at = rng.randrange(min(len(data), 6000) if rng.random() < 0.5 else len(data))
-        data[at] ^= rng.randrange(1, 256)
-    (folder / name).write_bytes(data)
+def flip_bytes(folder: Path, rng: random.Random) -> None:
+    change_bytes(folder / WEIGHTS, rng)
 
 
 def flip_bytes_of_the_configuration(folder: Path, rng: random.Random) -> None:
-    flip_bytes(folder, rng, CONFIG)
+    change_bytes(folder / CONFIG, rng)
 
 
 def truncate(folder: Path, rng: random.Random) -> None:
-    path = folder / rng.choice([WEIGHTS, WEIGHTS, CONFIG])
-    data = path.read_bytes()
-    path.write_bytes(data[: rng.randrange(len(data))])
+    shorten(folder / rng.choice([WEIGHTS, WEIGHTS, CONFIG]), rng)
 
 
 def change_the_configuration(folder: Path, rng: random.Random) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 import transformers as hf
-from fuzzing import ODD, command, fuzz
+from fuzzing import ODD, change_bytes, command, fuzz, shorten
 
 import mvp_lite as mvp
 from mvp_lite.storage.index import FILE, json_checksum
@@ -60,23 +60,16 @@ def write_parts(folder: Path, parts: Parts, index: Any, forge: bool = True) -> N
 # --- ways to damage -----------------------------------------------------------------------------------------------
 
 
-def flip_bytes(folder: Path, rng: random.Random, name: str = FILE) -> None:
-    data = bytearray((folder / name).read_bytes())
-    for _ in range(rng.choice([1, 1, 2, 8])):
-        # half of the time in the header
-        at = rng.randrange(min(len(data), 6000) if rng.random() < 0.5 else len(data))
-        data[at] ^= rng.randrange(1, 256)
-    (folder / name).write_bytes(data)
+def flip_bytes(folder: Path, rng: random.Random) -> None:
+    change_bytes(folder / FILE, rng)
 
 
 def flip_bytes_of_the_configuration(folder: Path, rng: random.Random) -> None:
-    flip_bytes(folder, rng, "config.json")
+    change_bytes(folder / "config.json", rng)
 
 
 def truncate(folder: Path, rng: random.Random) -> None:
-    path = folder / rng.choice([FILE, FILE, "config.json"])
-    data = path.read_bytes()
-    path.write_bytes(data[: rng.randrange(len(data))])
+    shorten(folder / rng.choice([FILE, FILE, "config.json"]), rng)
 
 
 def extend(folder: Path, rng: random.Random) -> None:

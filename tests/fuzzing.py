@@ -35,6 +35,20 @@ Way = Callable[[Path, random.Random], None]
 Counts = dict[str, Counter[str]]
 
 
+def change_bytes(path: Path, rng: random.Random) -> None:
+    data = bytearray(path.read_bytes())
+    for _ in range(rng.choice([1, 1, 2, 8])):
+        # half of the time near the beginning, where a header is
+        at = rng.randrange(min(len(data), 6000) if rng.random() < 0.5 else len(data))
+        data[at] ^= rng.randrange(1, 256)
+    path.write_bytes(data)
+
+
+def shorten(path: Path, rng: random.Random) -> None:
+    data = path.read_bytes()
+    path.write_bytes(data[: rng.randrange(len(data))])
+
+
 def fuzz(
     count: int, seed: int, folder: Path, intact: Sequence[Path], ways: Sequence[Way],
     read: Callable[[Path, int], bool], named: Callable[[Path, str], bool],
