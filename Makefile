@@ -110,7 +110,7 @@ student teacher: $(READY)
 SLIDERS := $(sort $(wildcard notebooks/0[1-5]_*.ipynb))
 build/sliders/.drawn: $(SLIDERS) $(READY)
 	rm -rf build/sliders
-	MVP_LITE_DEVICE=cpu $(PY) -m mvp_lite sliders $(SLIDERS)
+	OMP_NUM_THREADS=1 MVP_LITE_DEVICE=cpu $(PY) -m mvp_lite sliders $(SLIDERS)
 	@touch $@
 
 # Warnings, of links that lead nowhere for instance, are errors.
