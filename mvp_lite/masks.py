@@ -189,7 +189,7 @@ def hard_concrete(scores: Tensor, uniform: Tensor) -> Tensor:
     Sanh et al. 2020, section 4).
     """
     low, high, temperature = HARD_CONCRETE
-    gate = uniform.logit().add_(scores).div_(temperature).sigmoid_()
+    gate = (uniform.logit() + scores).div_(temperature).sigmoid_()
     return (gate * (high - low)).add_(low).clamp_(0.0, 1.0)
 
 
