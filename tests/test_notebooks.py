@@ -66,6 +66,8 @@ def test_committed_as_it_ran(path: Path) -> None:
     code = [cell for cell in read(path)["cells"] if cell["cell_type"] == "code"]
     # nbval compares nothing in a cell without a count.
     assert [cell["execution_count"] for cell in code] == list(range(1, len(code) + 1))
+    counted = [(cell, out) for cell in code for out in cell["outputs"] if "execution_count" in out]
+    assert all(out["execution_count"] == cell["execution_count"] for cell, out in counted)
     for cell in code:
         for output in cell["outputs"]:
             assert output.get("name") != "stderr", f"stderr: {output['text']}"

@@ -75,8 +75,9 @@ def publish(source: Path, address: Address) -> list[Path]:
         head.source = f"{without_badge(head.source).rstrip()}\n\n{address.badge(path.name)}"
         if "install" not in following.metadata.get("tags", []):
             for cell in notebook.cells:
-                if cell.cell_type == "code" and cell.execution_count is not None:
-                    cell.execution_count += 1
+                for counted in (cell, *cell.get("outputs", [])):
+                    if counted.get("execution_count") is not None:
+                        counted.execution_count += 1
             following = nbformat.v4.new_code_cell(execution_count=1, metadata={"tags": ["install"]})  # type: ignore[no-untyped-call]
             notebook.cells.insert(1, following)
         following.source = address.install_cell
