@@ -31,7 +31,7 @@ help:
 	@echo "make mutants   which changes of the core no test notices (an hour or two; FILES=mvp_lite/schedule.py: a minute)"
 	@echo "make student   write build/student: the notebooks without answers and outputs"
 	@echo "make teacher   write build/teacher: the guide, answers included"
-	@echo "make site      write build/site: notebooks and pages as a website that reads offline"
+	@echo "make site      write build/site: notebooks and pages as a website that works offline"
 	@echo "make notebooks run the notebooks in place, as they are committed"
 	@echo "make setup | lint | bench | clean"
 
@@ -56,11 +56,11 @@ test: lint
 # What a sum rounds to depends on the kernel and on the number of threads; no test may depend on that.
 # Tests of figures, of files and of text do not depend on them anyway, and of threads only tests of numbers may.
 TEXT := $(addprefix --ignore=,$(wildcard tests/test_figures*.py) $(addprefix tests/test_,$(addsuffix .py,api browser \
-checkpoints contributing data language latency mutants onnx project readme replay robustness saving shrunk_files site sliders sparse \
+checkpoints contributing data elsewhere language latency mutants onnx project readme replay robustness saving shrunk_files site sliders sparse \
 targets widgets)))
 NUMBERS := $(addprefix tests/test_,$(addsuffix .py,anatomy budgets csr diagnosis distill equations gradient_free groups \
-hold mask_search masks matrices methods oracle penalty_control precision_compile pruner pruning_callback schedule scores shrink \
-swaps train trainer traps))
+hold mask_search masks matrices methods oracle penalty_control precision_compile properties pruner pruning_callback schedule \
+scores shrink swaps synchronization train trainer traps))
 
 test-processors: $(READY)
 	ATEN_CPU_CAPABILITY=default $(PYTEST) --nbval -m "not slow" -n $(JOBS) --dist loadfile $(TEXT) $(TESTFLAGS)

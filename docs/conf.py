@@ -4,6 +4,7 @@ The sources stay where they are: the site has the folders of the repository, and
 a page on the screen needs and a notebook does not is added here while it is read.
 """
 
+import os
 import re
 import shutil
 import sys
@@ -52,6 +53,8 @@ mathjax_path = "mathjax/tex-chtml.js"
 MATHJAX = Path(find_spec("sphinx-mathjax-offline").submodule_search_locations[0]) / "static" / "mathjax"
 
 EDITIONS = {"student": "student edition", "teacher": "teacher's guide"}
+#: made by `make site` before it reads the notebooks
+SLIDER_PAGES = Path(os.environ.get("MVP_LITE_SLIDERS", ROOT / "build" / "sliders"))
 SLIDERS = "*The sliders of this cell work in JupyterLab, in the notebook that you can download above.*"
 CHECKED = re.compile(r'^course\.(exercises\.)?check\("(\d+\.\d+)"', flags=re.M)
 
@@ -121,7 +124,7 @@ def on_screen(cell):
         else:
             fold(cell, "hide-input", f"Check of {'exercise ' if checks[0][0] else ''}{numbers}")
     if cell.cell_type == "code" and "course.widgets." in cell.source:
-        for page in (ROOT / "build" / "sliders").glob(f"*-{cell.id}.html"):  # `make site` has them drawn first
+        for page in SLIDER_PAGES.glob(f"*-{cell.id}.html"):
             cell.outputs = [new_output("display_data", {"text/html": page.read_text("ascii")})]
             return [cell]
         return [cell, new_markdown_cell(SLIDERS)]

@@ -84,8 +84,8 @@ class Teacher:
             batch: the arguments that the student got; the teacher gets them without the targets.
 
         Raises:
-            ValueError: logits that do not fit, see `distillation_loss`; a student without a loss; no tokens for the
-                decoder of a teacher that generates.
+            ValueError: logits that do not fit, see `distillation_loss`; a student without a loss; an
+                encoder-decoder teacher without decoder inputs.
         """
         if outputs.get("loss") is None:
             raise ValueError("outputs.loss=None: the student must get the targets, of which the teacher gets none")

@@ -23,7 +23,7 @@ __all__ = ["load_model", "tokenizer_for"]
 
 
 def load_model(name_or_path: str | Path, task: Task, *, pretrained: bool = True, seed: int = 0) -> Any:
-    """A transformers model in float32 on the CPU, with the head that `task` needs. No code of a folder is executed.
+    """A transformers model in float32 on the CPU, with the head that `task` needs. Never runs code in the folder.
 
     One for the classes of a text, the tags of its words, or the ends of an answer. A regression task gets a head of one
     output, trained by mean squared error; where the task does not fix the scale (`make_task`), a new head starts at the

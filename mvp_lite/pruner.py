@@ -496,7 +496,7 @@ class Pruner:
         return float(self.unread_density())
 
     def unread_density(self) -> Tensor:
-        """`density` as a tensor without dimensions, in float64: on a GPU the host need not wait for its value."""
+        """`density` as a float64 tensor without dimensions, so that the host need not wait for a GPU."""
         counts = self._counts()
         total = torch.stack([count.to(counts[0].device) for count in counts]).sum()
         return total.double() / sum(matrix.weight.numel() for matrix in self.matrices)

@@ -76,7 +76,7 @@ def test_what_cannot_be_measured_is_said(monkeypatch) -> None:
     assert "albert" in found.attrs["missing"]["shrunk"] and {"dense", "masked", "csr"} <= set(found["variant"])
     monkeypatch.setattr("mvp_lite.latency.variants.find_spec", lambda name: None)
     _, missing = build(pruned("bert"), ["onnx"], 1)
-    assert missing == {"onnx": 'ONNX Runtime is not installed: pip install "mvp_lite[onnx]"'}
+    assert missing == {"onnx": "ONNX Runtime is not installed: pip install onnxruntime"}
 
 
 def test_the_dense_model_has_no_zeros_and_the_masked_one_is_left_alone() -> None:

@@ -164,7 +164,7 @@ def _quantized(model: Any) -> Any:
 
 def _onnx(model: Any, threads: int) -> Run:
     if find_spec("onnxruntime") is None:
-        raise ImportError('ONNX Runtime is not installed: pip install "mvp_lite[onnx]"')
+        raise ImportError("ONNX Runtime is not installed: pip install onnxruntime")
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

@@ -62,7 +62,7 @@ def export_onnx(model: Any, path: str | Path, inputs: Any, *, opset: int = 18, c
     required = ["onnx", "onnxscript", *(["onnxruntime"] if check else [])]
     missing = [name for name in required if find_spec(name) is None]
     if missing:
-        raise ImportError(f'export_onnx needs {", ".join(missing)}: pip install "mvp_lite[onnx]"')
+        raise ImportError(f"export_onnx needs {', '.join(missing)}: pip install {' '.join(missing)}")
     for name, p in model.named_parameters():
         if p.dtype != torch.float32 or p.device.type != "cpu":
             raise ValueError(f"{name} is in {p.dtype} on {p.device}: must be torch.float32 on cpu; model.float().cpu()")

@@ -39,7 +39,7 @@ def load_shrunk(folder: str | Path, **options: Any) -> PreTrainedModel:
 
     A folder without sizes in its `config.json` is loaded as it is. Every tensor must be there and fit; where the files
     hold checksums (all that `mvp_lite` wrote), their content must be as it was. Sizes are compared with the files
-    before anything is allocated. No code of the folder is ever executed, and no pickle opened: weights are safetensors.
+    before anything is allocated. Code in the folder is never executed, and no pickle opened: weights are safetensors.
 
     Args:
         folder: a folder, or a name on the Hub.
