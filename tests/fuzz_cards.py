@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import transformers as hf
-from fuzzing import ODD, command, fuzz, shorten
+from fuzzing import ODD, change_bytes, command, fuzz, shorten
 
 import mvp_lite as mvp
 from mvp_lite import replaying
@@ -61,15 +61,14 @@ def change_an_argument(folder: Path, rng: random.Random) -> None:
         card["arguments"][name] = rng.choice([inside, True, {"output_dir": inside}])
     else:
         name = rng.choice(sorted(card["arguments"]))
-        card["arguments"][name] = rng.choice([*ODD, "__import__('os').mkdir('x')", "blocks(height=1, width=10**9)"])
+        card["arguments"][name] = rng.choice(
+            [*ODD, f"__import__('os').mkdir({inside!r})", "blocks(height=1, width=10**9)"]
+        )
     write(folder, card)
 
 
 def flip_bytes(folder: Path, rng: random.Random) -> None:
-    data = bytearray((folder / CARD).read_bytes())
-    for _ in range(rng.choice([1, 1, 2, 8])):
-        data[rng.randrange(len(data))] ^= rng.randrange(1, 256)
-    (folder / CARD).write_bytes(data)
+    change_bytes(folder / CARD, rng)
 
 
 def truncate(folder: Path, rng: random.Random) -> None:
@@ -105,8 +104,9 @@ def run_all(count: int, seed: int, folder: Path) -> tuple[dict[str, Counter[str]
     def replayed(damaged: Path, which: int) -> bool:
         outcome = mvp.replay(damaged, progress=False)
         changed = read(damaged)
-        right = all(changed[name] == card[name] for name in ("score", "density"))
-        return "card" in str(outcome) and (right or not outcome.agrees or abs(changed["score"] - card["score"]) < 30)
+        near = abs(changed["score"] - card["score"]) < 30
+        near = near and abs(changed["density"] - card["density"]) <= 0.02 * changed["density"]
+        return near or not outcome.agrees
 
     def named(damaged: Path, message: str) -> bool:
         return any(part in message for part in (str(damaged), "name_or_path=", "load_task("))

@@ -85,7 +85,7 @@ def fuzz(
             problems.append(f"{way.__name__}, number {number} of seed {seed}: {outcome}")
         if (folder / "ran").exists():
             problems.append(f"{way.__name__}, number {number} of seed {seed}: CODE RAN")
-            (folder / "ran").unlink()
+            shutil.rmtree(folder / "ran")
     return counts, problems
 
 

@@ -281,7 +281,7 @@ def test_groups_that_nothing_could_have(make_groups, message):
 
 
 def made_by(maker, W, module=None):
-    """The only `WeightGroups` that a maker finds in a model with one map."""
+    """The only `WeightGroups` that a maker finds in a model with one linear layer."""
     module = torch.nn.Linear(W.shape[1], W.shape[0]) if module is None else module
     module.weight = torch.nn.Parameter(W)
     net = torch.nn.ModuleDict({"map": module})

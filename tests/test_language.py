@@ -45,10 +45,12 @@ VAGUE = set("kind kinds follow adopt recover catch_up fresh spread land prepare 
 
 def texts() -> list[Path]:
     folders = [("mvp_lite", "*.py"), ("tests", "*.py"), ("benchmarks", "*.py"), ("docs", "*.md"), ("data", "*.md"),
-               ("notebooks", "*.md"), ("notebooks", "*.ipynb"), ("docs", "*.svg"), (".github", "*.*")]  # fmt: skip
+               ("notebooks", "*.md"), ("notebooks", "*.ipynb"), ("docs", "*.svg"), ("docs", "*.py"),
+               (".github", "*.*")]  # fmt: skip
     found = [path for folder, pattern in folders for path in sorted((ROOT / folder).rglob(pattern))]
-    others = "README.md CONTRIBUTING.md CITATION.cff Makefile conftest.py .ci/run pyproject.toml"
-    found += [ROOT / name for name in others.split()]
+    others = "README.md CONTRIBUTING.md CITATION.cff Makefile conftest.py .ci/run .ci/turn pyproject.toml"
+    # A source archive has no .ci.
+    found += [path for name in others.split() if (path := ROOT / name).is_file() or not name.startswith(".")]
     return [path for path in found if path != Path(__file__).resolve() and "answers" not in path.parts]
 
 

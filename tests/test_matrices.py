@@ -12,18 +12,18 @@ MASK = torch.tensor([[True, False], [True, True]])
 
 def matrix(mask=MASK):
     """The second of two maps, with a weight of known numbers, masked."""
-    net = nn.ModuleDict({"other": nn.Linear(2, 2), "map": nn.Linear(2, 2)})
-    net["map"].weight.data.copy_(W)
-    (found,) = find_matrices(net, "map")
-    assert found.module is net["map"] and found.weight is net["map"].weight and found.name == "map"
+    net = nn.ModuleDict({"other": nn.Linear(2, 2), "linear": nn.Linear(2, 2)})
+    net["linear"].weight.data.copy_(W)
+    (found,) = find_matrices(net, "linear")
+    assert found.module is net["linear"] and found.weight is net["linear"].weight and found.name == "linear"
     found.mask = mask
     found.write_masked()
     return found
 
 
 def test_found_matrices_are_dense_copies():
-    net = nn.ModuleDict({"map": nn.Linear(3, 2)})
-    (found,) = find_matrices(net, "map")
+    net = nn.ModuleDict({"linear": nn.Linear(3, 2)})
+    (found,) = find_matrices(net, "linear")
     assert found.mask.dtype == torch.bool and found.mask.shape == (2, 3) and bool(found.mask.all())
     assert torch.equal(found.master, found.weight) and not found.master.requires_grad
     assert found.master.data_ptr() != found.weight.data_ptr()
@@ -139,7 +139,7 @@ def test_weights_from_outside_must_respect_the_mask():
     found = matrix()
     with torch.no_grad():
         found.weight[0, 1] = 0.1
-    with pytest.raises(ValueError, match=r"map\.weight was changed from outside: pruned entries are not zero"):
+    with pytest.raises(ValueError, match=r"linear\.weight was changed from outside: pruned entries are not zero"):
         found.accept_external_weights()
     assert torch.equal(found.master, W)
 
@@ -147,11 +147,11 @@ def test_weights_from_outside_must_respect_the_mask():
 def test_another_parameter_or_dtype_is_refused():
     found = matrix()
     found.module.weight = nn.Parameter(torch.ones(2, 2))
-    with pytest.raises(ValueError, match=r"map\.weight was replaced"):
+    with pytest.raises(ValueError, match=r"linear\.weight was replaced"):
         found.accept_external_weights()
     found = matrix()
     del found.module.weight
-    with pytest.raises(ValueError, match=r"map\.weight was replaced"):
+    with pytest.raises(ValueError, match=r"linear\.weight was replaced"):
         found.accept_external_weights()
     found = matrix()
     found.weight.data = found.weight.data.double()

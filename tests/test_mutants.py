@@ -33,6 +33,7 @@ def test_the_whole_core_is_on_record():
 @pytest.mark.parametrize("name", TESTS)
 def test_nine_of_ten_mutants_are_noticed_and_the_others_explained(name):
     found = FILES[name]
+    lines = {line.strip() for line in (ROOT / "mvp_lite" / f"{name}.py").read_text().splitlines()}
     assert found["tests"] == TESTS[name]
     assert found["mutants"] == found["killed"] + len(found["survivors"])
     assert min(140, 0.9 * found["of"]) <= found["mutants"] <= found["of"], "all but strictness, or a large sample"
@@ -40,6 +41,8 @@ def test_nine_of_ten_mutants_are_noticed_and_the_others_explained(name):
     for one in found["survivors"]:
         assert one["function"] in functions(name), f"run make mutants FILES=mvp_lite/{name}.py"
         assert len(one["why"]) > 10, one
+        removed = {line[1:] for line in one["change"] if line[0] == "-"}
+        assert removed <= lines, f"run make mutants FILES=mvp_lite/{name}.py"
 
 
 @pytest.mark.parametrize(

@@ -130,15 +130,21 @@ def test_make_constrains_pip_to_the_ranges_and_to_their_lower_bounds(tmp_path: P
         assert line == f"{req.name}=={bound}"
 
 
+def without_git() -> dict[str, str]:
+    """The environment without what git hands to its hooks: with it, commands would write to this repository."""
+    return {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
+
+
 @pytest.mark.skipif(not (ROOT / ".ci").is_dir() or sys.platform == "win32", reason="an sdist has no .ci; it is bash")
 def test_what_ci_runs_after_the_tests(tmp_path: Path) -> None:
     def git(*words: str) -> str:
         author = ["-c", "user.name=x", "-c", "user.email=x", "-c", "commit.gpgsign=false"]
-        return subprocess.run(["git", *author, *words], cwd=tmp_path, check=True, capture_output=True, text=True).stdout
+        command = ["git", *author, *words]
+        return subprocess.run(command, cwd=tmp_path, env=clean, check=True, capture_output=True, text=True).stdout
 
     def turn(**env: str) -> str:
         script = [str(tmp_path / ".ci" / "turn")]
-        env = {key: value for key, value in os.environ.items() if key != "MVP_LITE_CI"} | env
+        env = {key: value for key, value in clean.items() if key != "MVP_LITE_CI"} | env
         done = subprocess.run(script, env=env, capture_output=True, text=True)
         return done.stdout.partition(":")[0] or done.stderr
 
@@ -149,6 +155,7 @@ def test_what_ci_runs_after_the_tests(tmp_path: Path) -> None:
         git("commit", "--all", "--message", name)
         return turn()
 
+    clean = without_git() | {"GIT_CEILING_DIRECTORIES": str(tmp_path.parent)}
     (tmp_path / ".ci").mkdir()
     for name in (".ci/turn", "pyproject.toml", "constraints.txt", "LICENSE"):
         shutil.copy(ROOT / name, tmp_path / name)

@@ -20,9 +20,9 @@ from transformers.pytorch_utils import Conv1D
 import mvp_lite as mvp
 from mvp_lite import groups
 from mvp_lite.checkpoints import Checkpoints
-from mvp_lite.masks import keep_count, shift_to_density, squeeze_to_density, threshold_mask, top_v, top_v_global
+from mvp_lite.masks import keep_count, shift_to_density, squeeze_to_density, threshold_mask, top_v
 from mvp_lite.matrices import PrunedMatrix
-from mvp_lite.schedule import SHAPES, Schedule, cubic
+from mvp_lite.schedule import SHAPES, Schedule
 from mvp_lite.storage.csr import CSRLinear
 from mvp_lite.storage.positions import decode, encode
 
@@ -89,18 +89,6 @@ def test_top_v_knows_only_the_order(shape, seed, levels, density):
     distinct = S.flatten() + torch.arange(S.numel()) * 1e-9
     moved = torch.from_numpy(np.random.default_rng(seed).permutation(S.numel()))
     assert torch.equal(top_v(distinct[moved], density), top_v(distinct, density)[moved])
-
-
-@holds_for(st.lists(shapes, min_size=1, max_size=4), seeds, level_counts, densities, st.floats(0.0, 1.0))
-def test_a_pool_is_one_long_tensor(parts, seed, levels, density, share):
-    scores = [numbers(shape, seed + n, levels) for n, shape in enumerate(parts)]
-    pool = torch.cat([S.flatten() for S in scores])
-    assert torch.equal(torch.cat([m.flatten() for m in top_v_global(scores, density)]), top_v(pool, density))
-    least = share * density
-    kept = top_v_global(scores, density, least)
-    assert sum(int(mask.sum()) for mask in kept) == keep_count(pool.numel(), density)
-    if least and sum(keep_count(S.numel(), least) for S in scores) <= keep_count(pool.numel(), density):
-        assert all(bool(mask[top_v(S, least)].all()) for S, mask in zip(scores, kept, strict=True))
 
 
 @holds_for(shapes, seeds, level_counts, thresholds, st.sampled_from([0.0, 0.005, 0.2, 1.0]))
@@ -222,14 +210,6 @@ def test_a_schedule_goes_from_one_end_to_the_other(run, shape, initial, final):
     assert [schedule.done(t) for t in (total - cooldown - 1, total - cooldown)] == [False, True]
 
 
-@holds_for(runs, st.floats(0.0, 1.0), st.floats(0.0, 1.0))
-def test_cubic_is_its_formula(run, initial, final):
-    total, warmup, cooldown = run
-    for t in range(warmup, total - cooldown + 1):
-        left = (total - cooldown - t) / (total - warmup - cooldown)
-        assert cubic(t, initial, final, *run) == pytest.approx(final + (initial - final) * left**3, abs=1e-12)
-
-
 # --- storage -------------------------------------------------------------------------------------------------------
 
 
@@ -298,7 +278,7 @@ def test_rounded_files_are_close(described, values):
 
 
 @holds_for(st.integers(1, 12), st.integers(1, 12), st.integers(0, 300), st.floats(0.0, 1.0), st.booleans(), seeds)
-def test_a_sparse_map_is_the_dense_one(out, into, tokens, density, bias, seed):
+def test_a_sparse_layer_is_the_dense_one(out, into, tokens, density, bias, seed):
     layer = nn.Linear(into, out, bias=bias)
     with torch.no_grad():
         layer.weight.copy_(tensor_of((out, into), torch.float32, density, seed))
@@ -330,5 +310,6 @@ def test_there_were_enough_cases(capsys):
     """After the properties above, in the order of the file."""
     with capsys.disabled():
         print(f"\n{sum(CASES.values()):,} cases of {len(CASES)} properties")
-    if set(CASES) == set(PROPERTIES):
-        assert sum(CASES.values()) >= 1000 and min(CASES.values()) >= 50
+    if missing := sorted(set(PROPERTIES) - set(CASES)):
+        pytest.skip(f"not run here: {', '.join(missing)}")
+    assert min(CASES.values()) >= 75

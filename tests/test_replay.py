@@ -67,6 +67,13 @@ def test_what_differs_is_said(saved, task, tmp_path, capsys):
     assert outcome.comparison["starting weights"].startswith("different: weights (")
 
 
+@pytest.mark.parametrize(("factor", "agrees"), [(1.01, True), (1.03, False)])
+def test_another_density(saved, factor, agrees, tmp_path):
+    path = changed(saved, tmp_path, lambda card: card.update(density=factor * card["density"]))
+    outcome = mvp.replay(path, progress=False)
+    assert outcome.agrees is agrees and outcome.comparison["density"].endswith("equal" if agrees else "different")
+
+
 def test_within_the_standard_error(saved, tmp_path):
     path = changed(saved, tmp_path, lambda card: card.update(score=card["score"] + 1.0, standard_error=5.0))
     outcome = mvp.replay(path, progress=False)

@@ -91,8 +91,9 @@ def test_a_run_is_the_same(method, clip, monkeypatch):
 
     density, weights = run()
     as_on_a_gpu(monkeypatch)
-    assert run()[0] == density < 1.0
-    assert same(run()[1], weights)
+    again, found = run()
+    assert again == density < 1.0
+    assert same(found, weights)
 
 
 def with_nan(method, monkeypatch):
