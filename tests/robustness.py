@@ -1,6 +1,6 @@
 """Measure how robust checkpoints, saved folders and equations are, and record it in tests/robustness.json.
 
-`python tests/robustness.py` takes about a quarter of an hour on one core; `python tests/robustness.py "killed 0"`
+`python tests/robustness.py` takes a few minutes on one core; `python tests/robustness.py "killed 0"`
 measures this part anew. docs/deploy.md shows the figures, and tests/test_robustness.py compares them with the file.
 """
 
