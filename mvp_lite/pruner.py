@@ -137,7 +137,7 @@ class Pruner:
             magnitude_init,
         )  # fmt: skip
         refuse_ignored(method, settings)
-        self.final_density = asked if isinstance(asked, dict) else settings.density
+        self.final_density = asked
         maker = find_maker(groups)
         self.model = model
         self.steps_done = 0

@@ -48,9 +48,10 @@ TESTS = {
     "groups": "test_groups.py test_saving.py test_budgets.py -k 'not fine_prune and not smaller and not lands_on "
     "and not keeps_the_expected and (description or not saving) and (n_of_m or not budgets)'",
     "budgets": "test_budgets.py -k 'not fine_prune and not is_the_fraction and not keep_their_budget and not types'",
-    "pruner": "test_pruner.py test_traps.py test_synchronization.py test_budgets.py test_methods.py "
+    "pruner": "test_pruner.py test_traps.py test_synchronization.py test_budgets.py test_methods.py test_hold.py "
     "-k 'not default_targets and not larger_penalty and not whole_run and not read and not fixed_number "
-    "and not fine_prune and (not budgets or patterns or penalty_that) and (not methods or resumed or attached)'",
+    "and not fine_prune and (not budgets or patterns or penalty_that or every_pool or resume or n_of_m) "
+    "and (not hold or in_stages)'",
 }
 #: the configuration of pytest and of mutmut in the scratch folder
 CONFIGURATION = r"""

@@ -206,7 +206,7 @@ def test_a_saved_state_knows_its_patterns():
             make_net(density=other)[1].load_state_dict(state)
     state = make_net(density={"0": 0.5, "blocks": 0.1})[1].state_dict()
     state["mvp_lite"]["settings"]["final_density"] = {"blocks": 0.1, "0": 0.5}
-    with pytest.raises(ValueError, match="order of the patterns"):
+    with pytest.raises(ValueError, match=r"\(order of the patterns in density: saved"):
         make_net(density={"0": 0.5, "blocks": 0.1})[1].load_state_dict(state)
 
 

@@ -197,6 +197,19 @@ def test_the_controller_gets_density_and_number_of_scores(monkeypatch):
     assert given[::2] == given[1::2] and given[-1][1] < 1.0
 
 
+@pytest.mark.parametrize("scale", [1.0, 4.0])
+def test_the_controller_gets_the_mean_gradient_of_the_scores(scale):
+    """In absolute value, over all scores of the pool, without the factor of a gradient scaler."""
+    net, opt, pruner = make("soft_movement")
+    train(net, opt, range(3))
+    opt.zero_grad()
+    (scale * loss_of(net, 3)).backward()
+    terms = [(layer.weight.grad / scale * layer.master).abs() for layer in layers(pruner)]
+    pruner._set_gradients(torch.tensor(scale))
+    expected = torch.cat([term.flatten() for term in terms]).mean()
+    torch.testing.assert_close(pruner.pools[0].mean_gradient, expected)
+
+
 def test_a_maker_of_groups_sees_the_model():
     seen = []
 
@@ -219,6 +232,27 @@ def test_scores_and_weights_move_in_one_direction():
         net = Net()
         with pytest.raises(ValueError, match="must both minimize or both maximize"):
             make(net=net, optimizer=optimizer(maximize)(net.parameters()), score_optimizer=optimizer(not maximize))
+
+
+def test_an_optimizer_of_scores_that_cannot_maximize_minimizes():
+    class Plain(torch.optim.Optimizer):
+        def __init__(self, parameters):
+            super().__init__(parameters, {})
+
+    assert make(score_optimizer=Plain)[2]._score_optimizer is not None
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_only_learned_scores_are_trained(method):
+    _, opt, pruner = make(method)
+    learned = method not in ("magnitude", "random")
+    assert len(opt.param_groups) == 1 + learned and len(pruner._learned_scores()) == (2 if learned else 0)
+
+
+def test_a_pruner_of_one_matrix():
+    net, opt, pruner = make(target=r"blocks\.1")
+    train(net, opt, range(20))
+    assert pruner.density == pytest.approx(38 / 192)
 
 
 @pytest.mark.parametrize(("on_cpu", "expected"), [(True, [*range(8)]), (False, [0, 3, 6])])
@@ -271,8 +305,15 @@ def test_the_gates_penalty_is_constant():
 def test_a_selection_among_equal_scores_warns():
     with pytest.warns(UserWarning, match="all scores are equal.*warmup_steps"):
         make("movement", initial_density=0.5)
-    with pytest.warns(UserWarning, match="all scores are equal"):
+    with pytest.warns(UserWarning, match="^selecting while all scores are equal"):
         make("movement", initial_density=0.5, score_init=1.0)
+
+
+@pytest.mark.filterwarnings("error")
+def test_no_warning_before_the_selection_or_among_different_scores():
+    make("movement")  # at density 1 nothing is selected yet
+    net, opt, _ = make("movement", magnitude_init=0.3, initial_density=0.5)
+    train(net, opt, range(3))
 
 
 def test_target_chooses_modules_by_name():
@@ -481,6 +522,9 @@ def test_a_copied_model_does_not_sample():
     loss_of(copied.train(), 0)
     assert torch.equal(copied.blocks[0].weight, held) and not pruner._sampled
     assert torch.equal(copied.state_dict()["blocks.0.weight"], held)
+    held = net.blocks[0].weight.detach().clone()
+    loss_of(copy.copy(net).train(), 0)  # shares weights and hooks, as the replicas of `nn.DataParallel` do
+    assert torch.equal(net.blocks[0].weight, held) and not pruner._sampled
 
 
 # -- save and resume --------------------------------------------------------------------------------------------------
@@ -566,7 +610,8 @@ def test_numbers_from_numpy_stay_loadable(tmp_path):
         ({"warmup_steps": 3}, "warmup_steps: saved 2, here 3"),
         ({"scope": "global"}, "scope: saved 'local', here 'global'"),
         ({"seed": 4}, "seed: saved 0, here 4"),
-        ({"target": r"blocks\.1"}, "matrices differ"),
+        ({"scope": "global", "seed": 4}, "scope: saved 'local', here 'global', seed: saved 0, here 4"),
+        ({"target": r"blocks\.1"}, r"\(matrices differ\)"),
         ({"score_optimizer": torch.optim.AdamW}, "score_optimizer: saved False, here True"),
     ],
 )
@@ -583,6 +628,37 @@ def test_a_state_that_does_not_fit_changes_nothing(options, match):
             load()
         assert same(before, snapshot(pruner)) and same(weights, net.state_dict())
         assert all(same(moments[i], opt.state_dict()["state"][i]) for i in moments)
+
+
+def test_a_state_with_an_optimizer_of_its_own_or_another_number_of_pools_does_not_fit():
+    state = make("movement", score_optimizer=torch.optim.AdamW)[2].state_dict()
+    _, _, pruner = make("movement")
+    with pytest.raises(ValueError, match="score_optimizer: saved True, here False"):
+        pruner.load_state_dict(state)
+    state = pruner.state_dict()
+    state["method"] = 2 * state["method"]
+    with pytest.raises(ValueError, match="pools: saved 2, here 1"):
+        pruner.load_state_dict(state)
+
+
+def test_scores_keep_their_precision_when_loaded():
+    _, _, pruner = make("movement")
+    state = copy.deepcopy(pruner.state_dict())
+    state["scores"] = {name: S.double() + 1.0 for name, S in state["scores"].items()}
+    pruner.load_state_dict(state)
+    for layer in layers(pruner):
+        assert layer.scores.dtype == torch.float32 and torch.equal(layer.scores.double(), state["scores"][layer.name])
+
+
+def test_after_loading_l0_needs_a_forward_pass_as_before():
+    net, opt, pruner = make("l0")
+    train(net, opt, [0])
+    net, opt, other = make("l0")
+    other.load_state_dict(copy.deepcopy(pruner.state_dict()))
+    for block in net.blocks:
+        block.weight.grad = torch.ones_like(block.weight)
+    with pytest.raises(ValueError, match="samples its mask when the pruned model itself is called"):
+        opt.step()
 
 
 def test_a_state_without_a_pruner_is_refused():
@@ -629,6 +705,7 @@ def test_every_rank_goes_on_from_what_rank_0_has(method, monkeypatch):
     monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
     first = run(lambda x, src: sent.append((src, x.clone())))
     assert {src for src, _ in sent} == {0}
+    assert sum(x.dtype == torch.uint8 for _, x in sent) == 2 * len(first.groups), "of groups and of matrices"
     second = run(lambda x, src: x.copy_(sent.pop(0)[1]), seed=9)
     assert sent == [], "once, before the first step"
     assert second.seed == first.seed == 0 and same(snapshot(first), snapshot(second))
@@ -676,6 +753,27 @@ def test_finalize_refuses_a_checkpoint_from_before_the_end():
     with pytest.raises(ValueError, match=r"have \d+ nonzero entries, but the final density allows 76: .*early=True"):
         pruner.finalize()
     assert same(pruner.finalize(early=True).state_dict(), dense)
+
+
+def test_finalize_refuses_half_as_many_weights_more():
+    net, opt, pruner = make("movement")
+    train(net, opt, range(20))
+    denser = copy.deepcopy(net.state_dict())
+    for name in ("blocks.0.weight", "blocks.1.weight"):
+        pruned = (denser[name] == 0).flatten().nonzero().flatten()
+        denser[name].view(-1)[pruned[:19]] = 1.0
+    net.load_state_dict(denser)
+    with pytest.raises(ValueError, match="have 114 nonzero entries, but the final density allows 76: "):
+        pruner.finalize()
+
+
+def test_finalize_takes_the_scores_out_of_the_optimizer():
+    net, opt, pruner = make("movement")
+    train(net, opt, range(3))
+    scores = [layer.scores for layer in layers(pruner)]
+    assert all(S in opt.state for S in scores)
+    pruner.finalize(early=True)
+    assert not any(S in opt.state for S in scores)
 
 
 def test_finalize_after_a_training_forward_of_l0():

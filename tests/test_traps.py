@@ -386,6 +386,21 @@ def test_a_change_of_precision_raises():
         opt.step()
 
 
+@pytest.mark.parametrize("change", ["replaced", "deleted", "frozen"])
+def test_weights_changed_before_attach_raise(change):
+    net = Net()
+    pruner = mvp.Pruner(net, density=0.2, total_steps=20)
+    if change == "replaced":
+        net.blocks[1].weight = nn.Parameter(net.blocks[1].weight.detach())
+    elif change == "deleted":
+        del net.blocks[1].weight
+    else:
+        net.blocks[1].weight.requires_grad_(False)
+    text = "are frozen" if change == "frozen" else "were replaced after the Pruner was made"
+    with pytest.raises(ValueError, match=rf"the weights of blocks\.1 {text}"):
+        pruner.attach(torch.optim.AdamW(Net().parameters()))
+
+
 def test_a_replaced_parameter_raises():
     net, opt, _ = make()
     net.blocks[1].weight = nn.Parameter(net.blocks[1].weight.detach().clone())
@@ -503,6 +518,19 @@ def test_a_gradient_that_is_not_finite_raises_after_clipping_too():
     before = snapshot(pruner)
     pruner.clip_grad_norm_(1.0)
     with pytest.raises(ValueError, match="is not finite"):
+        opt.step()
+    assert same(before, snapshot(pruner))
+
+
+def test_a_gradient_that_is_not_finite_raises_in_a_backward_pass_after_clipping():
+    net, opt, pruner = half_way(optimizer="adamw")
+    opt.zero_grad()
+    loss_of(net, 10).backward()
+    pruner.clip_grad_norm_(1.0)
+    loss_of(net, 11).backward()
+    net.blocks[1].weight.grad[2, 3] = NAN
+    before = snapshot(pruner)
+    with pytest.raises(ValueError, match=r"blocks\.1\.weight is not finite"):
         opt.step()
     assert same(before, snapshot(pruner))
 
