@@ -7,7 +7,6 @@ TORCH_INDEX ?=
 LABFLAGS ?=
 TESTFLAGS ?=
 FILES ?=
-SAMPLE ?=
 
 # `make test-gpu PY=python3` uses that Python as it is and sets nothing up.
 ifeq ($(origin PY),command line)
@@ -28,7 +27,7 @@ help:
 	@echo "make test-processors  the tests as on other processors: other kernels, two threads"
 	@echo "make test-lowest | test-newest  the tests with the lowest or newest versions that pyproject.toml allows"
 	@echo "make test-gpu  the same tests and notebooks on CUDA"
-	@echo "make mutants   which changes of the core no test notices (an hour or two; FILES=mvp_lite/schedule.py: a minute)"
+	@echo "make mutants   which changes of the core no test notices (about an hour; FILES=mvp_lite/schedule.py: a minute)"
 	@echo "make student   write build/student: the notebooks without answers and outputs"
 	@echo "make teacher   write build/teacher: the guide, answers included"
 	@echo "make site      write build/site: notebooks and pages as a website that works offline"
@@ -101,7 +100,7 @@ bench: $(READY)
 
 mutants: $(READY)
 	$(PY) -m pip install --quiet --constraint constraints.txt "$$(grep '^mutmut==' constraints.txt)"
-	$(PY) tests/mutants.py --processes $(JOBS) $(if $(SAMPLE),--sample $(SAMPLE)) $(FILES)
+	$(PY) tests/mutants.py --processes $(JOBS) $(FILES)
 
 student teacher: $(READY)
 	$(PY) -m mvp_lite $@

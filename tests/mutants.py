@@ -2,7 +2,6 @@
 
     make mutants                                # the whole core
     make mutants FILES=mvp_lite/schedule.py     # one file
-    make mutants SAMPLE=200                     # of each file at most so many mutants, drawn at random
 
 mutmut changes one expression at a time and runs the tests that execute the changed function. Only tests of the same
 subject count: a mutant of `masks.py` that a notebook alone notices is a gap in the tests of masks. The command fails
@@ -18,7 +17,6 @@ import contextlib
 import datetime
 import json
 import os
-import random
 import re
 import shlex
 import shutil
@@ -48,10 +46,9 @@ TESTS = {
     "groups": "test_groups.py test_saving.py test_budgets.py -k 'not fine_prune and not smaller and not lands_on "
     "and not keeps_the_expected and (description or not saving) and (n_of_m or not budgets)'",
     "budgets": "test_budgets.py -k 'not fine_prune and not is_the_fraction and not keep_their_budget and not types'",
-    "pruner": "test_pruner.py test_traps.py test_synchronization.py test_budgets.py test_methods.py test_hold.py "
-    "-k 'not default_targets and not larger_penalty and not whole_run and not read and not fixed_number "
-    "and not fine_prune and (not budgets or patterns or penalty_that or every_pool or resume or n_of_m) "
-    "and (not hold or in_stages)'",
+    "pruner": "test_pruner.py test_traps.py test_synchronization.py test_budgets.py test_methods.py "
+    "-k 'not default_targets and not larger_penalty and not whole_run and not read "
+    "and not fine_prune and (not budgets or patterns or penalty_that or every_pool or resume or n_of_m)'",
 }
 #: the configuration of pytest and of mutmut in the scratch folder
 CONFIGURATION = r"""
@@ -71,8 +68,8 @@ use_git_change_detection = false
 """
 
 
-def measure(name: str, processes: int, again: bool, sample: int) -> dict[str, Any]:
-    """The mutants of one file, or a random sample: how many, how many of them the tests notice, and the others."""
+def measure(name: str, processes: int, again: bool) -> dict[str, Any]:
+    """The mutants of one file: how many, how many of them the tests notice, and the others."""
     start = time.monotonic()
     folder = SCRATCH / name
     tested = survivors(statuses(folder)) if again else []
@@ -84,9 +81,6 @@ def measure(name: str, processes: int, again: bool, sample: int) -> dict[str, An
     chosen = shlex.split(TESTS[name])
     tests = ", ".join(json.dumps(f"tests/{word}" if word.startswith("test_") else word) for word in chosen)
     (folder / "pyproject.toml").write_text(CONFIGURATION.format(name=name, tests=tests))
-    everything = mutants_of(folder)
-    if sample and not again and sample < len(everything):
-        tested = random.Random(0).sample(everything, sample)
     with (folder / "log.txt").open("w") as log:
         subprocess.run(
             [sys.executable, "-m", "mutmut", "run", "--max-children", str(processes), *tested],
@@ -102,7 +96,7 @@ def measure(name: str, processes: int, again: bool, sample: int) -> dict[str, An
         "date": datetime.date.today().isoformat(),
         "seconds": round(time.monotonic() - start),
         "tests": TESTS[name],
-        "of": len(everything),
+        "of": len(mutants_of(folder)),
         "mutants": len(found),
         "killed": len(found) - len(alive),
         "timeouts": sum(status == "timeout" for status in found.values()),
@@ -173,16 +167,13 @@ def main() -> int:
     parser.add_argument("files", nargs="*", help="files of the core, as mvp_lite/schedule.py; default: all")
     parser.add_argument("--processes", type=int, default=2, metavar="N", help="default: %(default)s")
     parser.add_argument("--again", action="store_true", help="only what survived last time, after tests were added")
-    parser.add_argument(
-        "--sample", type=int, default=0, metavar="N", help="at most N mutants of a file, drawn at random"
-    )
     asked = parser.parse_args()
     names = [Path(file).stem for file in asked.files] or list(TESTS)
     if unknown := sorted(set(names) - set(TESTS)):
         parser.error(f"files={unknown}: must be of the core, {', '.join(TESTS)}")
     unexplained = 0
     for name in names:
-        found = measure(name, asked.processes, asked.again, asked.sample)
+        found = measure(name, asked.processes, asked.again)
         record = json.loads(RECORD.read_text()) if RECORD.is_file() else {"files": {}}
         earlier = record["files"].get(name, {})
         found = with_reasons(found, earlier)

@@ -22,8 +22,6 @@ def test_the_figures_for_contributors_are_those_of_the_record():
     page = " ".join((ROOT / "CONTRIBUTING.md").read_text().split())
     assert f"notice {killed:,} of {tried:,} planted errors on record ({100 * killed / tried:.0f} %)" in page
     assert f"at least {least} % in each file. `tests/mutants.json` names the other {tried - killed}, each" in page
-    pruner = FILES["pruner"]
-    assert f"From `mvp_lite/pruner.py`, {pruner['mutants']} of {pruner['of']} were drawn at random" in page
 
 
 def test_the_whole_core_is_on_record():
@@ -36,7 +34,7 @@ def test_nine_of_ten_mutants_are_noticed_and_the_others_explained(name):
     lines = {line.strip() for line in (ROOT / "mvp_lite" / f"{name}.py").read_text().splitlines()}
     assert found["tests"] == TESTS[name]
     assert found["mutants"] == found["killed"] + len(found["survivors"])
-    assert min(140, 0.9 * found["of"]) <= found["mutants"] <= found["of"], "all but strictness, or a large sample"
+    assert 0.9 * found["of"] <= found["mutants"] <= found["of"], "all but strictness"
     assert found["killed"] >= 0.9 * found["mutants"] > 0
     for one in found["survivors"]:
         assert one["function"] in functions(name), f"run make mutants FILES=mvp_lite/{name}.py"

@@ -776,6 +776,16 @@ def test_finalize_takes_the_scores_out_of_the_optimizer():
     assert not any(S in opt.state for S in scores)
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_second_run_of_one_optimizer_does_not_keep_the_zeros_of_the_first():
+    net, opt, pruner = make("movement", magnitude_init=0.3)
+    train(net, opt, range(20))
+    pruner.finalize()
+    make("magnitude", net=net, optimizer=opt)
+    train(net, opt, [0])
+    assert not bool((net.blocks[0].weight == 0).any())
+
+
 def test_finalize_after_a_training_forward_of_l0():
     net, opt, pruner = make("l0")
     train(net, opt, range(20))
