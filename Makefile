@@ -19,7 +19,7 @@ endif
 # One thread per process: two torch processes with two threads each fight over two cores.
 PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest
 
-.PHONY: help setup lab test test-processors test-lowest test-newest test-versions test-gpu lint bench mutants student teacher site notebooks clean
+.PHONY: help setup lab test test-processors test-kernels test-threads test-lowest test-newest test-versions test-gpu lint bench mutants student teacher site notebooks clean
 
 help:
 	@echo "make lab       set up .venv and open the course in JupyterLab"
@@ -61,8 +61,10 @@ NUMBERS := $(addprefix tests/test_,$(addsuffix .py,anatomy budgets csr diagnosis
 hold mask_search masks matrices methods oracle penalty_control precision_compile properties pruner pruning_callback schedule \
 scores shrink swaps synchronization train trainer traps))
 
-test-processors: $(READY)
+test-processors: test-kernels test-threads
+test-kernels: $(READY)
 	ATEN_CPU_CAPABILITY=default $(PYTEST) --nbval -m "not slow" -n $(JOBS) --dist loadfile $(TEXT) $(TESTFLAGS)
+test-threads: $(READY)
 	OMP_NUM_THREADS=2 $(PY) -m pytest $(NUMBERS) -m "not slow" $(TESTFLAGS)
 
 # Constraints for pip: the ranges of pyproject.toml, and their lower bounds.
