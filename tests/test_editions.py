@@ -7,7 +7,8 @@ from pathlib import Path
 import nbformat
 import pytest
 from jupyter_client.manager import start_new_kernel
-from nbclient.exceptions import CellExecutionError
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError, CellTimeoutError
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from mvp_lite.__main__ import main
@@ -208,3 +209,22 @@ def test_pictures_get_the_alt_text_of_their_cell(tmp_path):
     with pytest.raises(ValueError, match="2 alt texts for 1 pictures"):
         editions.execute(path)
     assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(("hangs", "raises"), [(0, False), (2, False), (3, True)])
+def test_a_notebook_that_hangs_is_run_again(hangs, raises, tmp_path, monkeypatch):
+    runs = []
+
+    def execute(client):
+        runs.append(client.resources["metadata"]["path"])
+        if len(runs) <= hangs:
+            raise CellTimeoutError("a cell took too long")
+
+    monkeypatch.setattr(NotebookClient, "execute", execute)
+    notebook = nbformat.v4.new_notebook()
+    if raises:
+        with pytest.raises(CellTimeoutError):
+            editions.run(notebook, tmp_path)
+    else:
+        editions.run(notebook, tmp_path)
+    assert runs == [str(tmp_path)] * min(hangs + 1, 3)

@@ -42,11 +42,11 @@ course.figures.anatomy course.figures.structure course.figures.audit course.figu
 course.figures.published course.figures.budgets
 course.figures.mechanism course.figures.selection course.figures.score_gradient course.figures.swaps
 course.figures.during_training course.figures.deployment course.figures.neurons course.figures course.notebook
-course.widgets course.sliders course.exercises.tools
+course.widgets course.exercises.tools
 course.exercises.n01 course.exercises.n02 course.exercises.n03 course.exercises.n04 course.exercises.n05
 course.exercises.n06 course.exercises.n07 course.exercises.n08 course.exercises.n09 course.exercises.n10
 course.exercises.n11 course.exercises.n12 course.exercises.n13 course.exercises.n14 course.exercises.n15
-course.exercises course.tables course.address course.editions
+course.exercises course.tables course.address course.editions course.sliders
 course.api course
 """.split()
 #: the public face, which may name anything

@@ -20,7 +20,7 @@ from nbformat import NotebookNode
 
 from mvp_lite.course.address import Address, without_badge
 
-__all__ = ["blank", "checks_in", "execute", "filled", "publish", "solutions", "student", "teacher"]
+__all__ = ["blank", "checks_in", "execute", "filled", "publish", "run", "solutions", "student", "teacher"]
 
 _SOLUTION = re.compile(r"^([ \t]*)### BEGIN SOLUTION\n(.*?)^[ \t]*### END SOLUTION *$\n?", flags=re.S | re.M)
 _STUB = "# YOUR CODE HERE\nraise NotImplementedError()"  # nbgrader's
@@ -40,16 +40,12 @@ def execute(path: Path) -> float:
     Raises:
         ValueError: a cell whose metadata do not describe each of its pictures.
     """
-    from nbclient import NotebookClient
-
     notebook = _read(path)
     notebook.metadata.kernelspec = {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}
     _stable_ids(notebook)
     _mark(notebook, path)
-    os.environ["HF_HUB_OFFLINE"] = "1"
     start = time.perf_counter()
-    resources = {"metadata": {"path": str(path.parent)}}
-    NotebookClient(notebook, timeout=600, kernel_name="python3", record_timing=False, resources=resources).execute()
+    run(notebook, path.parent)
     seconds = time.perf_counter() - start
     notebook.metadata.pop("widgets", None)
     notebook.metadata.language_info = _LANGUAGE
@@ -61,6 +57,31 @@ def execute(path: Path) -> float:
             _describe(cell, path)
     _write(notebook, path)
     return seconds
+
+
+def run(notebook: NotebookNode, folder: Path) -> None:
+    """Run all cells of a notebook, started in `folder` and without the Hub; the outputs are then in `notebook`.
+
+    Now and then a kernel and its client wait for each other (seen with ipykernel 7.4). No cell of the course takes a
+    minute; after three the notebook is run again, in a new kernel, and at most three times in all.
+
+    Raises:
+        CellTimeoutError: each time a cell took longer.
+        CellExecutionError: a cell raised.
+    """
+    from nbclient import NotebookClient
+    from nbclient.exceptions import CellTimeoutError
+
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    options: dict[str, Any] = {"timeout": 180, "kernel_name": "python3", "record_timing": False}
+    for attempts_left in (2, 1, 0):
+        try:
+            NotebookClient(notebook, resources={"metadata": {"path": str(folder)}}, **options).execute()
+        except CellTimeoutError:
+            if not attempts_left:
+                raise
+        else:
+            return
 
 
 def publish(source: Path, address: Address) -> list[Path]:

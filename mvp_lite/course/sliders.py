@@ -9,7 +9,6 @@ import base64
 import html
 import itertools
 import json
-import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -77,7 +76,8 @@ def write(notebook: Path, out: Path) -> list[Path]:
         ValueError: a notebook without a widget, or what `pictures` raises (as an error of the cell).
     """
     import nbformat
-    from nbclient import NotebookClient
+
+    from mvp_lite.course import editions
 
     content: Any = nbformat.read(notebook, as_version=4)  # type: ignore[no-untyped-call]
     shown = [
@@ -91,9 +91,7 @@ def write(notebook: Path, out: Path) -> list[Path]:
     for place in reversed(shown):  # a cell after each, which draws what it has shown
         cells.insert(place + 1, nbformat.v4.new_code_cell(_RECORD))  # type: ignore[no-untyped-call]
     content.cells = cells
-    os.environ["HF_HUB_OFFLINE"] = "1"
-    resources = {"metadata": {"path": str(notebook.parent)}}
-    NotebookClient(content, timeout=600, kernel_name="python3", resources=resources).execute()
+    editions.run(content, notebook.parent)
     out.mkdir(parents=True, exist_ok=True)
     made = []
     for before, cell in itertools.pairwise(cells):
