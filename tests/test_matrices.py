@@ -11,7 +11,7 @@ MASK = torch.tensor([[True, False], [True, True]])
 
 
 def matrix(mask=MASK):
-    """The second of two maps, with a weight of known numbers, masked."""
+    """The second of two linear layers, with known weights, masked."""
     net = nn.ModuleDict({"other": nn.Linear(2, 2), "linear": nn.Linear(2, 2)})
     net["linear"].weight.data.copy_(W)
     (found,) = find_matrices(net, "linear")
