@@ -24,7 +24,7 @@ PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest
 help:
 	@echo "make lab       set up .venv and open the course in JupyterLab"
 	@echo "make test      set up .venv, lint, run every test and every notebook"
-	@echo "make test-processors  the tests as on other processors: other kernels, two threads"
+	@echo "make test-processors  the tests as on other processors: test-kernels, then test-threads"
 	@echo "make test-lowest | test-newest  the tests with the lowest or newest versions that pyproject.toml allows"
 	@echo "make test-gpu  the same tests and notebooks on CUDA"
 	@echo "make mutants   which changes of the core no test notices (about an hour; FILES=mvp_lite/schedule.py: a minute)"

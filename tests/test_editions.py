@@ -211,7 +211,7 @@ def test_pictures_get_the_alt_text_of_their_cell(tmp_path):
 
 
 def test_what_a_widget_shows_is_not_sent_back(tmp_path):
-    """Sent while the kernel replies, it makes the client miss the reply: then the notebook never ends."""
+    """A client that sends while the kernel replies may miss the reply, and then waits until the time limit."""
     shows = "import ipywidgets\nw = ipywidgets.interactive(lambda k: print(k), k=3)\nw"
     notebook = new_notebook(cells=[new_code_cell(shows), new_code_cell("len(w.out.outputs)")])
     editions.run(notebook, tmp_path)

@@ -71,8 +71,8 @@ def run(notebook: NotebookNode, folder: Path) -> None:
 
     class Output(OutputWidget):
         def sync_state(self) -> None:
-            """Keep what a widget shows from the kernel: the kernel's reply, if it comes while nbclient sends this,
-            is never noticed (jupyter_client sends past the socket's event loop), and the cell never ends."""
+            """Send nothing to the kernel: jupyter_client does not notice a reply that arrives while it sends on the
+            same socket, and then waits until the time limit."""
 
     os.environ["HF_HUB_OFFLINE"] = "1"
     resources = {"metadata": {"path": str(folder)}}
