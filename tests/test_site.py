@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import zipfile
+from contextlib import contextmanager
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -214,9 +215,9 @@ def address(site):
         server.shutdown()
 
 
-@pytest.fixture
-def screen(chromium):
-    """An empty page as wide as a phone, and the list of what it complains about."""
+@contextmanager
+def new_page(chromium):
+    """An empty page as wide as a phone; `complaints` are the errors of its console."""
     page = chromium.new_page(viewport={"width": WIDTH, "height": 800})
     page.set_default_timeout(1000 * lab.PATIENCE)
     page.complaints = []
@@ -226,26 +227,33 @@ def screen(chromium):
     page.close()
 
 
-def look(page, url: str, host: str) -> dict:
-    """What LOOK finds on a page, and `complaints`: errors of the console, requests to other hosts."""
-    page.complaints.clear()
+@pytest.fixture
+def screen(chromium):
+    with new_page(chromium) as page:
+        yield page
 
-    def elsewhere(request):
-        if not request.url.startswith((host, "data:", "blob:")):
-            page.complaints.append(f"another host: {request.url}")
 
-    page.on("request", elsewhere)
-    page.goto(url)
-    seen = page.evaluate(LOOK)
-    page.remove_listener("request", elsewhere)
-    return seen | {"complaints": list(page.complaints)}
+def look(chromium, url: str, host: str) -> dict:
+    """What LOOK finds on a page, and `complaints`: errors of the console, requests to other hosts.
+
+    In a page of its own, as the errors of an earlier one may come late.
+    """
+    with new_page(chromium) as page:
+
+        def elsewhere(request):
+            if not request.url.startswith((host, "data:", "blob:")):
+                page.complaints.append(f"another host: {request.url}")
+
+        page.on("request", elsewhere)
+        page.goto(url)
+        return page.evaluate(LOOK) | {"complaints": page.complaints}
 
 
 def clean(number: int) -> dict:
     return {"typeset": number, "errors": [], "raw": [], "broken": [], "wide": [], "overflow": 0, "complaints": []}
 
 
-def test_every_page_reads_on_a_phone(site, address, screen):
+def test_every_page_reads_on_a_phone(site, address, chromium):
     counts = {page_of(site, source): equations(source) for source in SOURCES}
     assert sum(counts.values()) > 1000
     counts[site / "index.html"] = counts[site / "README.html"]
@@ -253,18 +261,18 @@ def test_every_page_reads_on_a_phone(site, address, screen):
     for page in pages(site):
         name = page.relative_to(site).as_posix()
         expected = clean(counts.get(page, 0))
-        seen = look(screen, f"{address}/{name}", address)
+        seen = look(chromium, f"{address}/{name}", address)
         wrong |= {name: {key: seen[key] for key in seen if seen[key] != expected[key]}} if seen != expected else {}
     assert wrong == {}
 
 
-def test_what_is_wrong_with_a_page_is_seen(site, address, screen):
+def test_what_is_wrong_with_a_page_is_seen(site, address, chromium):
     page = site / "wrong.html"
     body = r"""<article>\(\frac{1\) \(\unheardof\) and $$x$$ \frac <img src="gone.png">
         <p style="width: 600px">wide</p> <script src="http://elsewhere.invalid/x.js"></script></article>"""
     page.write_text(f'<html><body>{body}<script src="_static/mathjax/tex-chtml.js"></script></body></html>')
     try:
-        seen = look(screen, f"{address}/wrong.html", address)
+        seen = look(chromium, f"{address}/wrong.html", address)
     finally:
         page.unlink()
     assert all(seen[key] for key in clean(0)), seen
@@ -272,7 +280,7 @@ def test_what_is_wrong_with_a_page_is_seen(site, address, screen):
 
 
 @pytest.mark.parametrize("served", [True, False], ids=["served", "from a folder"])
-def test_search_finds_and_the_page_found_opens(site, address, screen, served):
+def test_search_finds_and_the_page_found_opens(site, address, chromium, screen, served):
     root = address if served else site.as_uri()
     screen.goto(f"{root}/search.html?q=cubic+schedule")
     found = screen.locator("#search-results li a")
@@ -283,7 +291,7 @@ def test_search_finds_and_the_page_found_opens(site, address, screen, served):
         screen.locator("#search-results .context").first.wait_for()
         assert screen.complaints == []
     name = "notebooks/04_movement_during_training"
-    assert look(screen, f"{root}/{name}.html", root) == clean(equations(ROOT / f"{name}.ipynb"))
+    assert look(chromium, f"{root}/{name}.html", root) == clean(equations(ROOT / f"{name}.ipynb"))
 
 
 def test_dark_mode_keeps_figures_on_white(address, screen):
